@@ -1,0 +1,10 @@
+"""The app's face to Django."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class PreforkConfig(AppConfig):
+    name = "django_prefork"
+    verbose_name = "Prefork"
