@@ -1,0 +1,529 @@
+"""The Arbiter: one thread, one loop over signals, timers and children. It looks after workers and touches no client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from django_prefork import signals
+from django_prefork.arbiter import fork_safety, policy
+from django_prefork.arbiter.children import Child, Children, Stage
+from django_prefork.arbiter.listeners import Listener
+from django_prefork.config import Config
+from django_prefork.log import AccessLog
+from django_prefork.scoreboard import SLOTS, Reading, Scoreboard, State, anonymous_file
+from django_prefork.worker.worker import DUMP_SIGNAL, Worker
+
+logger = logging.getLogger("django_prefork")
+
+# By name: on Linux SIGCLD hides SIGCHLD in any table built from dir(signal).
+_HANDLED = (
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+    signal.SIGCHLD,
+)
+# How long a worker's stacks are waited for before it is killed (seconds): C code dumps them in milliseconds.
+DUMP_SECONDS = 1.0
+# The longest the loop sleeps (seconds): what it must not miss for longer is a request that becomes overdue.
+NAP = 1.0
+
+
+class Arbiter:
+    """Looks after the workers of one generation.
+
+    `life` is the read end of the generation's pipe, `control` a stream socket to the Supervisor.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        config: Config,
+        *,
+        listeners: list[Listener],
+        board: Scoreboard,
+        generation: int,
+        life: int,
+        control: int,
+    ) -> None:
+        self.application = application
+        self.config = config
+        self.listeners = listeners
+        self.board = board
+        self.generation = generation
+        self.life = life
+        self.control = control
+        self.access_log = AccessLog.from_config(config)
+        self.target = config.workers
+        self.children = Children()
+        self.ready = False
+        self._served = False
+        self.status = 0
+        #: Set when it stops or retires: when what is left is killed, and why it leaves.
+        self.deadline: float | None = None
+        self.leaving = ""
+        self._stopping = False
+        self._quickly = False
+        self._winched = False
+        self._failures = 0
+        self._next_start = 0.0
+        self._last_traceback = ""
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Until the last worker has left; the exit status."""
+        self._receive_signals()
+        fork_safety.close_shared()
+        fork_safety.freeze()
+        while not (self.leaving and not self.children):
+            self.manage()
+            planned = self.murder()
+            self._wait(planned)
+            self._listen()
+            self.reap()
+        for listener in self.listeners:
+            listener.close()
+        logger.info("arbiter gen=%d leaves: %s", self.generation, self.leaving)
+        return self.status
+
+    def _receive_signals(self) -> None:
+        self._wakeup, self._wakeup_write = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(self._wakeup_write, False)
+        signal.set_wakeup_fd(self._wakeup_write, warn_on_full_buffer=False)
+        for number in _HANDLED:
+            signal.signal(number, _note)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _wait(self, planned: float) -> None:
+        """Sleep until `planned` (monotonic), or something happens."""
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        if self.life >= 0:
+            poll.register(self.life, select.POLLIN)
+        for child in self.children:
+            poll.register(child.pipe, select.POLLIN)
+        poll.poll(max(0.0, planned - time.monotonic()) * 1000 + 1)
+        lost = policy.lost_time(planned, time.monotonic())
+        if lost:
+            self._credit(lost)
+        self._handle_signals()
+        if self.life >= 0 and _ended(self.life):
+            self.life_ended()
+
+    def _credit(self, lost: float) -> None:
+        """This process stood still, and so, most likely, did all: nobody is late by that."""
+        logger.warning("the arbiter stood still for %.1f s: credited to every running request", lost)
+        for child in self.children:
+            child.give_credit(self.board.read(child.slot).since, lost)
+            if child.stage is Stage.BOOTING:
+                child.born += lost
+            if child.leave_deadline is not None:
+                child.leave_deadline += lost
+        if self.deadline is not None:
+            self.deadline += lost
+
+    # -- signals -------------------------------------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        try:
+            numbers = os.read(self._wakeup, 1024)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            handler = self._handlers.get(number)
+            if handler is not None:
+                handler(self)
+
+    def handle_term(self) -> None:
+        if self.board.stopping or self.life < 0:
+            self.stop("the server stops")
+        else:
+            # Somebody means this process and knows no other: the Supervisor stops all of them, and in order.
+            self._tell("stop SIGTERM")
+
+    def handle_hup(self) -> None:
+        logger.warning("SIGHUP: reloading is not there yet; stop the server and start it again")
+
+    def handle_ttin(self) -> None:
+        self._winched = False
+        self.target = min(self.target + 1, SLOTS // 2)
+        logger.info("SIGTTIN: %d workers", self.target)
+
+    def handle_ttou(self) -> None:
+        self.target = max(1, self.target - 1)
+        logger.info("SIGTTOU: %d workers", self.target)
+
+    def handle_winch(self) -> None:
+        """Retire all workers; the sockets stay open, and connections wait in them."""
+        self._winched = True
+        logger.info("SIGWINCH: all workers retire until SIGTTIN")
+
+    def handle_usr1(self) -> None:
+        if self.access_log is not None:
+            self.access_log.reopen()
+        for child in self.children:
+            self._kill(child, signal.SIGUSR1)
+        logger.info("SIGUSR1: log files reopened")
+
+    _handlers: ClassVar[dict[int, Callable[[Arbiter], None]]] = {
+        signal.SIGTERM: handle_term,
+        signal.SIGQUIT: handle_term,
+        signal.SIGHUP: handle_hup,
+        signal.SIGTTIN: handle_ttin,
+        signal.SIGTTOU: handle_ttou,
+        signal.SIGWINCH: handle_winch,
+        signal.SIGUSR1: handle_usr1,
+        # SIGINT comes to a terminal's whole process group: the Supervisor decides. SIGCHLD has woken the loop.
+    }
+
+    def life_ended(self) -> None:
+        """The generation's pipe was closed: a retirement, or the Supervisor is gone."""
+        os.close(self.life)
+        self.life = -1
+        if self._stopping:
+            return
+        if self.board.stopping:
+            self.stop("the server stops")
+        elif self.board.retired >= self.generation:
+            limit = self.config.timeout + self.config.timeout_grace if self.config.timeout else None
+            self._leave("retired", limit)
+        else:
+            logger.error("the supervisor is gone: stopping")
+            self.stop("the supervisor is gone")
+
+    def stop(self, why: str) -> None:
+        """Gracefully; a second time, at once."""
+        if not self._stopping:
+            self._stopping = True
+            if not self.leaving:
+                self._leave(why, self.config.graceful_timeout)
+            else:  # it was about to retire: now there is less time
+                self.deadline = time.monotonic() + self.config.graceful_timeout
+        elif not self._quickly:
+            self._quickly = True
+            logger.warning("stopping at once")
+            self.deadline = time.monotonic()
+
+    def _leave(self, why: str, seconds: float | None) -> None:
+        self.leaving = why
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+        signals.emit(signals.server_stopping, reason=why)
+        for child in self.children:
+            self._tell_to_leave(child, None)
+
+    def _tell(self, words: str) -> None:
+        try:
+            os.write(self.control, words.encode() + b"\n")
+        except OSError:
+            pass  # the Supervisor is gone: its pipe says so
+
+    # -- workers: as many as there should be ---------------------------------------------------------------------------
+
+    def manage(self) -> None:
+        """Fork what is missing, retire what is too much."""
+        if self.leaving:
+            return
+        target = 0 if self._winched else self.target
+        expiring = self.children.at(Stage.EXPIRING)
+        if expiring and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) > target:
+            # Its successor is ready. One at a time: the others serve on until theirs is.
+            self._tell_to_leave(expiring.pop(0), "expired")
+        wanted = target + (1 if expiring and target else 0)
+        staying = self.children.at(Stage.BOOTING, Stage.SERVING, Stage.EXPIRING)
+        for child in policy.surplus(staying, wanted):
+            self._tell_to_leave(child, "too many workers")
+        for _ in range(wanted - len(staying)):
+            if time.monotonic() < self._next_start or not self.spawn():
+                break
+
+    def spawn(self) -> bool:
+        """Fork one worker; whether that worked."""
+        fork_safety.close_shared()
+        now = time.monotonic()
+        try:
+            slot = self.board.claim(self.generation, now + self.config.boot_timeout)
+        except RuntimeError as error:
+            self._failed_start(str(error))
+            return False
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        dump = anonymous_file("prefork-stacks")
+        # No signal may find the child with our handlers, or it would write into our wake-up pipe.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.close(read)
+            os.close(write)
+            os.close(dump)
+            self.board.free(slot)
+            self._failed_start(f"cannot fork: {error.strerror}")
+            return False
+        if pid == 0:
+            self._work(slot, write, dump, read)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.close(write)
+        self.board.occupy(slot, pid)
+        self.children.add(Child(slot, pid, read, dump, now))
+        return True
+
+    def _work(self, slot: int, write: int, dump: int, read: int) -> None:
+        """In the child: be a worker. Never returns, whatever happens."""
+        try:
+            signal.set_wakeup_fd(-1)
+            self.board.occupy(slot, os.getpid())
+            # Not its own: a copy of these would keep a sibling's or the Arbiter's end from being noticed.
+            for fd in (read, self._wakeup, self._wakeup_write, self.control):
+                os.close(fd)
+            for child in self.children:
+                child.close()
+            set_title(f"{self.config.proc_name or 'django-prefork'}: worker {slot} gen {self.generation}")
+            worker = Worker(
+                self.application,
+                self.config,
+                self.listeners,
+                self.board,
+                slot=slot,
+                generation=self.generation,
+                life=self.life,
+                pipe=write,
+                dump=dump,
+                access_log=self.access_log,
+            )
+            try:
+                worker.run()
+            except BaseException:
+                worker.say("failed " + traceback.format_exc().replace("\n", "\v"))
+                os._exit(1)
+            worker.exit()
+        finally:
+            os._exit(1)
+
+    def _name(self, child: Child) -> str:
+        return f"worker={child.slot} gen={self.generation} pid={child.pid}"
+
+    def _failed_start(self, why: str) -> None:
+        self._failures += 1
+        delay = policy.backoff(self._failures, random.random())
+        self._next_start = time.monotonic() + delay
+        logger.error("%s; the next worker starts in %.1f s", why, delay)
+
+    def _tell_to_leave(self, child: Child, why: str | None) -> None:
+        if child.stage in (Stage.LEAVING, Stage.DOOMED):
+            return
+        child.stage = Stage.LEAVING
+        if why is not None:
+            logger.info("%s retires: %s", self._name(child), why)
+            if self.config.timeout:
+                child.leave_deadline = time.monotonic() + self.config.timeout + self.config.timeout_grace
+        self._kill(child, signal.SIGTERM)
+
+    @staticmethod
+    def _kill(child: Child, number: int) -> None:
+        try:
+            os.kill(child.pid, number)
+        except ProcessLookupError:
+            pass  # about to be reaped
+
+    # -- workers: what they say, and their end -------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        for child in self.children:
+            for message in child.messages():
+                self._heard(child, message)
+
+    def _heard(self, child: Child, message: str) -> None:
+        word, _, rest = message.partition(" ")
+        if word == "ready" and child.stage is Stage.BOOTING:
+            child.stage = Stage.SERVING
+            self._served = True
+            self._last_traceback = ""
+            if not self.ready and len(self.children.at(Stage.SERVING)) >= self.target:
+                self.ready = True
+                self._tell("ready")
+                logger.info("arbiter gen=%d pid=%d ready: %d workers", self.generation, os.getpid(), self.target)
+                signals.emit(signals.server_ready, workers=self.target)
+        elif word == "expire" and child.stage is Stage.SERVING:
+            child.stage = Stage.EXPIRING
+            logger.info("%s asks for a successor: %s", self._name(child), rest)
+        elif word == "failed":
+            text = rest.replace("\v", "\n")
+            if text != self._last_traceback:  # once, not at every try
+                self._last_traceback = text
+                logger.error("%s failed\n%s", self._name(child), text)
+
+    def reap(self) -> None:
+        """Bury the dead. Only known pids: what the project's code forked in this process is its own."""
+        for pid in self.children.pids():
+            try:
+                found, code = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                found, code = pid, 0  # somebody else has waited for it
+            if found:
+                child = self.children.remove(pid)
+                assert child is not None
+                for message in child.messages():
+                    self._heard(child, message)
+                self._bury(child, os.waitstatus_to_exitcode(code))
+
+    def _bury(self, child: Child, status: int) -> None:
+        reading = self.board.read(child.slot)
+        self.board.free(child.slot)
+        child.close()
+        expected = child.stage in (Stage.LEAVING, Stage.DOOMED)
+        name = self._name(child)
+        if expected and status in (0, -signal.SIGKILL):
+            logger.info("%s gone", name)
+        elif status == 0:
+            logger.info("%s gone of its own accord", name)
+        else:
+            served = f" while serving {_quoted(reading.request)}" if reading.state is State.BUSY else ""
+            logger.error("%s %s%s", name, _how(status), served)
+        signals.emit(
+            signals.worker_died,
+            slot=child.slot,
+            generation=self.generation,
+            pid=child.pid,
+            status=status,
+            expected=expected,
+        )
+        if not expected:
+            self._back_off(child, status)
+
+    def _back_off(self, child: Child, status: int) -> None:
+        now = time.monotonic()
+        if now - child.born >= policy.SETTLED:
+            self._failures = 0
+            return
+        self._failures += 1
+        if not self._served and self._failures >= policy.GIVE_UP:
+            # Nothing ever served: whoever started us must hear of it.
+            logger.error("%d workers in a row failed to start: giving up", self._failures)
+            self.status = 1
+            self._leave("no worker could be started", 0.0)
+            return
+        delay = policy.backoff(self._failures, random.random())
+        if status == -signal.SIGKILL:
+            delay = min(delay, policy.BACKOFF_KILLED)
+        self._next_start = max(self._next_start, now + delay) if status != -signal.SIGKILL else now + delay
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+
+    def murder(self) -> float:
+        """Kill what is over its time, naming it; return when to look again (monotonic)."""
+        now = time.monotonic()
+        again = now + NAP
+        for child in self.children:
+            again = min(again, self._look_at(child, now))
+        if self.deadline is not None:
+            if now >= self.deadline:
+                self._kill_the_rest()
+                self.deadline = now + NAP
+            again = min(again, self.deadline)
+        elif self._next_start > now:
+            again = min(again, self._next_start)
+        return again
+
+    def _look_at(self, child: Child, now: float) -> float:
+        """Judge one worker; return when it must be looked at again."""
+        if child.stage is Stage.DOOMED:
+            if child.kill_at is None:
+                return now + NAP
+            # The dump is complete when it has stopped growing between two looks.
+            size, child.dump_size = child.dump_size, os.fstat(child.dump).st_size
+            if now >= child.kill_at or (size and size == child.dump_size):
+                self._finish_off(child)
+                return now + NAP
+            return now + 0.02
+        if child.stage is Stage.BOOTING:
+            limit = child.born + self.config.boot_timeout
+            if now >= limit:
+                self._doom(child, f"not ready after {self.config.boot_timeout:g} s")
+                return now
+            return limit
+        reading = self.board.read(child.slot)
+        if reading.state is State.BUSY and self.config.timeout:
+            if policy.overdue(reading.since, self.config.timeout, child.credited(reading.since), now):
+                # Read again: between state and clock the request may have ended, and the next one is not to blame.
+                if self.board.read(child.slot) == reading:
+                    self._doom(child, self._accusation(reading, now, self.config.timeout))
+                return now + 0.01
+            return reading.since + child.credited(reading.since) + self.config.timeout
+        if child.leave_deadline is not None and now >= child.leave_deadline:
+            self._doom(child, "has not left")
+            return now
+        return now + NAP
+
+    @staticmethod
+    def _accusation(reading: Reading, now: float, limit: float) -> str:
+        return f"serving {_quoted(reading.request)} for {now - reading.since:.1f} s, timeout is {limit:g} s"
+
+    def _doom(self, child: Child, why: str) -> None:
+        """Ask for all stacks, then kill. A stopped process is continued first, or it could not answer."""
+        child.stage = Stage.DOOMED
+        child.doom = why
+        child.kill_at = time.monotonic() + DUMP_SECONDS
+        logger.error("%s %s: its stacks, then SIGKILL", self._name(child), why)
+        self._kill(child, signal.SIGCONT)
+        self._kill(child, DUMP_SIGNAL)
+
+    def _finish_off(self, child: Child) -> None:
+        child.kill_at = None
+        stacks = os.pread(child.dump, 1 << 20, 0).decode("utf-8", "replace").rstrip()
+        self._kill(child, signal.SIGKILL)
+        logger.error("%s killed: %s\n%s", self._name(child), child.doom, stacks or "(it gave no stacks)")
+
+    def _kill_the_rest(self) -> None:
+        for child in self.children:
+            reading = self.board.read(child.slot)
+            if reading.state is State.BUSY:
+                what = f" serving {_quoted(reading.request)} for {time.monotonic() - reading.since:.1f} s"
+            else:
+                what = ""
+            logger.error("%s%s killed: %s", self._name(child), what, self.leaving)
+            child.stage = Stage.DOOMED
+            child.kill_at = None
+            self._kill(child, signal.SIGKILL)
+
+
+def _note(number: int, frame: object) -> None:
+    """The wake-up descriptor has the signal already."""
+
+
+def _ended(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _how(status: int) -> str:
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+
+def _quoted(line: str) -> str:
+    """A client's words in a log: no control characters."""
+    return '"' + line.encode("unicode_escape").decode("ascii").replace('"', "\\x22") + '"'
+
+
+def set_title(title: str) -> None:
+    """In `ps` and `top`, where setproctitle happens to be installed (the extra `title`)."""
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return
+    setproctitle(title)

@@ -1,0 +1,139 @@
+"""How a command becomes a server: bind, make what is shared, fork the first Arbiter, become the Supervisor.
+
+The child goes on as the first Arbiter, so that nothing is loaded twice; the parent, whose PID is the one people know,
+executes the light Supervisor in its place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from django_prefork import inheritance, supervisor
+from django_prefork.arbiter.listeners import Listener, adopt, listen_all
+from django_prefork.config import Config
+from django_prefork.scoreboard import Scoreboard
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class LaunchError(Exception):
+    """The server cannot start. The text is one sentence with the remedy."""
+
+
+class Place:
+    """What an Arbiter finds when it begins: what all generations share, and its own two ties to the Supervisor."""
+
+    def __init__(self, generation: int, board: Scoreboard, life: int, control: int, listeners: list[Listener]) -> None:
+        self.generation = generation
+        self.board = board
+        self.life = life
+        self.control = control
+        self.listeners = listeners
+
+
+def launch(config: Config) -> Place:
+    """Return in the Arbiter's process. The calling process becomes the Supervisor and never returns.
+
+    Raises `ListenError` or `LaunchError` in the calling process, having changed nothing.
+    """
+    if config.umask is not None:
+        os.umask(config.umask)
+    listeners = listen_all(config.bind, config.backlog)
+    try:
+        pid_file = _write_pid_file(config.pid_file) if config.pid_file else None
+    except LaunchError:
+        for listener in listeners:
+            listener.remove()
+        raise
+    board = Scoreboard.create()
+    life_read, life_write = os.pipe()
+    ours, theirs = socket.socketpair()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # Blocked until each side has its own handlers: as PID 1, a signal without one would be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = os.fork()
+    if pid == 0:
+        os.close(life_write)
+        ours.close()
+        if pid_file is not None:
+            os.close(pid_file["fd"])  # or the lock would outlive the server
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        return Place(1, board, life_read, theirs.detach(), listeners)
+    os.close(life_read)
+    theirs.close()
+    words = {
+        "command": inheritance.command_line(),
+        "listeners": [listener.words() for listener in listeners],
+        "board": board.fd,
+        "pid_file": pid_file,
+        "graceful_timeout": config.graceful_timeout,
+        "retire_timeout": config.timeout + config.timeout_grace if config.timeout else 0.0,
+        "boot_timeout": config.boot_timeout,
+        "first": {"pid": pid, "life": life_write, "control": ours.fileno()},
+    }
+    descriptors = [board.fd, life_write, ours.fileno(), *(listener.socket.fileno() for listener in listeners)]
+    if pid_file is not None:
+        descriptors.append(pid_file["fd"])
+    _become_supervisor(words, descriptors)
+    raise AssertionError("not reached")
+
+
+def join(words: dict[str, Any]) -> Place:
+    """For a process that the Supervisor started as a later generation."""
+    return Place(
+        words["generation"],
+        Scoreboard(words["board"]),
+        words["life"],
+        words["control"],
+        [adopt(item) for item in words["listeners"]],
+    )
+
+
+def _become_supervisor(words: dict[str, Any], descriptors: list[int]) -> None:
+    if sys.platform == "linux":
+        # Kept across exec: the workers of an Arbiter that is killed become the Supervisor's children, and not init's.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    words["descriptors"] = descriptors
+    fd = inheritance.leave(words, descriptors)
+    folder = str(Path(supervisor.__file__).parent)
+    try:
+        os.execv(sys.executable, [sys.executable, "-I", "-S", folder, str(fd)])
+    except OSError as error:
+        # Nothing has been served; closing the pipe by our end tells the child.
+        print(f"cannot start {sys.executable}: {error.strerror}", file=sys.stderr)
+        os._exit(1)
+
+
+def _write_pid_file(path: str) -> dict[str, Any]:
+    """Lock the file and write our PID. Whoever holds the lock is alive: PIDs alone lie, in containers above all."""
+    try:
+        # Not through a symlink, which somebody else may have planted in a shared folder.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LaunchError(f"The pid file {path} is a symlink; remove it, or name its target.") from None
+        raise LaunchError(f"Cannot write the pid file {path}: {error.strerror}; choose another place.") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise LaunchError(f"The pid file {path} is not a regular file; choose another place.")
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError:
+        os.close(fd)
+        raise LaunchError(f"The pid file {path} is locked: this server is running already; stop it first.") from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return {"path": os.path.abspath(path), "fd": fd, "inode": [status.st_dev, status.st_ino]}

@@ -1,0 +1,195 @@
+"""The listening sockets: bind, inherit, adopt, close."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from typing import Any
+
+from django_prefork.config import Bind
+
+
+class ListenError(Exception):
+    """A socket cannot be listened on. The text is one sentence with the remedy."""
+
+
+class Listener:
+    """A listening, non-blocking socket.
+
+    `own` says that this server made it, and may shut it down for everyone when it stops; a socket that systemd or
+    another parent keeps is theirs. `path` and `inode` (device, inode) belong to unix sockets.
+    """
+
+    def __init__(self, sock: socket.socket, *, own: bool) -> None:
+        self.socket = sock
+        self.own = own
+        self.family = sock.family
+        self.path = ""
+        self.inode = (0, 0)
+        sock.setblocking(False)
+        name = sock.getsockname()
+        if self.family == socket.AF_UNIX:
+            self.path = os.fsdecode(name)
+            self.host, self.port = self.path, ""
+            try:
+                status = os.stat(self.path)
+            except OSError:
+                pass  # abstract, or unlinked since
+            else:
+                self.inode = (status.st_dev, status.st_ino)
+        else:
+            self.host, self.port = name[0], str(name[1])
+
+    @property
+    def url(self) -> str:
+        """What a person puts into a browser."""
+        if self.family == socket.AF_UNIX:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
+
+    def words(self) -> dict[str, Any]:
+        """What is left to the next process image; `adopt()` takes it."""
+        return {"fd": self.socket.fileno(), "own": self.own, "path": self.path, "inode": list(self.inode)}
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def remove(self) -> None:
+        """Close it, and unlink its path if that is still ours."""
+        self.close()
+        if self.own and self.path:
+            try:
+                status = os.lstat(self.path)
+                if (status.st_dev, status.st_ino) == self.inode:
+                    os.unlink(self.path)
+            except OSError:
+                pass
+
+
+def adopt(words: dict[str, Any]) -> Listener:
+    """A listener that another process image left."""
+    return Listener(socket.socket(fileno=words["fd"]), own=words["own"])
+
+
+def listen_all(binds: tuple[Bind, ...], backlog: int) -> list[Listener]:
+    """All of them or none. Raises `ListenError`."""
+    listeners: list[Listener] = []
+    try:
+        for bind in binds:
+            listeners.append(listen(bind, backlog))
+    except ListenError:
+        for listener in listeners:
+            listener.remove()
+        raise
+    return listeners
+
+
+def listen(bind: Bind, backlog: int) -> Listener:
+    if bind.kind == "fd":
+        return _inherited(bind)
+    if bind.kind == "unix":
+        return _unix(bind, backlog)
+    return _tcp(bind, backlog)
+
+
+def _tcp(bind: Bind, backlog: int) -> Listener:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            bind.host, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ListenError(f"Cannot listen on {bind}: {error.strerror}; give an address of this machine.") from None
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets have it from their listener. Without it an answer of two sends waits 40 ms for an ACK.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"Cannot listen on {bind}: {_REMEDIES.get(error.errno or 0, error.strerror)}.") from None
+    return Listener(sock, own=True)
+
+
+_REMEDIES = {
+    errno.EADDRINUSE: "that port is already in use; stop what uses it, or choose another",
+    errno.EACCES: "no permission for that port; choose one above 1023, or start as root with --user",
+    errno.EADDRNOTAVAIL: "this machine does not have that address; choose one of its own, or 0.0.0.0 for all",
+}
+
+
+def _unix(bind: Bind, backlog: int) -> Listener:
+    _make_way(bind)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(bind.path)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        if "too long" in str(error):
+            why = "that path is too long for a socket; choose a shorter one"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            why = "no permission to make a socket there; choose a folder this user may write to"
+        elif error.errno == errno.ENOENT:
+            why = "that folder does not exist; make it first"
+        else:
+            why = error.strerror or str(error)
+        raise ListenError(f"Cannot listen on {bind}: {why}.") from None
+    return Listener(sock, own=True)
+
+
+def _make_way(bind: Bind) -> None:
+    """Remove a socket that nobody listens on any more; leave anything else alone and say so."""
+    try:
+        status = os.lstat(bind.path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {bind}: {error.strerror}.") from None
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ListenError(f"Cannot listen on {bind}: there is a file of that name; remove it, or choose another path.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # Not waiting: a living server with a full backlog answers EAGAIN.
+        probe.setblocking(False)
+        try:
+            probe.connect(bind.path)
+        except ConnectionRefusedError:
+            pass
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            raise ListenError(
+                f"Cannot listen on {bind}: that socket is another user's; remove it, or choose another path."
+            ) from None
+        except BlockingIOError:
+            raise ListenError(f"Cannot listen on {bind}: another server listens there; stop it first.") from None
+        else:
+            raise ListenError(f"Cannot listen on {bind}: another server listens there; stop it first.")
+    try:
+        os.unlink(bind.path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ListenError(f"Cannot listen on {bind}: the old socket cannot be removed ({error.strerror}).") from None
+
+
+def _inherited(bind: Bind) -> Listener:
+    problem = "no listening socket was passed under that number; check what starts this command"
+    try:
+        sock = socket.socket(fileno=bind.fd)
+    except OSError:
+        raise ListenError(f"Cannot listen on {bind}: {problem}.") from None
+    try:
+        if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.set_inheritable(False)
+            return Listener(sock, own=False)
+    except OSError:
+        pass  # macOS has no SO_ACCEPTCONN to ask; what cannot be asked is refused
+    sock.detach()  # not ours: it must not be closed
+    raise ListenError(f"Cannot listen on {bind}: {problem}.")

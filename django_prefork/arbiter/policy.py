@@ -1,0 +1,52 @@
+"""What the Arbiter decides: pure, without clocks, processes or chance of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+# Between failing starts: long enough that a crash loop costs nothing, short enough that a mended cause shows (seconds).
+BACKOFF_FIRST = 0.1
+BACKOFF_MOST = 30.0
+# A worker that was killed from outside is not to blame; it is replaced in under a second however often that happens.
+BACKOFF_KILLED = 0.4
+# A worker that lived this long (seconds) did not fail at its start.
+SETTLED = 5.0
+# Starts that fail in a row before a server that never served gives up.
+GIVE_UP = 5
+
+
+class Retirable(Protocol):
+    @property
+    def slot(self) -> int: ...
+
+
+T = TypeVar("T", bound=Retirable)
+
+
+def backoff(failures: int, chance: float) -> float:
+    """Seconds to wait before the next start, after `failures` (at least 1) in a row; `chance` is in [0, 1).
+
+    Jitter of up to a quarter keeps servers that failed together from trying together.
+    """
+    delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 32))
+    return delay * (1.0 - 0.25 * chance)
+
+
+def surplus(workers: Sequence[T], target: int) -> list[T]:
+    """Whom to retire when there are more than `target`: the highest slots, so that the low ones stay the same."""
+    return sorted(workers, key=lambda worker: worker.slot, reverse=True)[: max(0, len(workers) - target)]
+
+
+def overdue(since: float, limit: float, credit: float, now: float) -> bool:
+    """Whether what began at `since` is over its `limit` (seconds; 0 means none), `credit` being time nobody had."""
+    return limit > 0 and now - since - credit >= limit
+
+
+def lost_time(planned: float, now: float) -> float:
+    """How long this process itself stood still, having meant to wake at `planned`; 0 for ordinary lateness.
+
+    After SIGSTOP, a frozen container or a closed lid every request looks old, and none is to blame.
+    """
+    late = now - planned
+    return late if late > 1.0 else 0.0

@@ -1,0 +1,426 @@
+"""What the application returned -> bytes on the wire.
+
+A `Response` runs one WSGI application for one request. It knows framing (RFC 9112 section 6) and PEP 3333, and writes
+to a `Sink`: the connection, which keeps what the client does not take at once. Its promises: never a second status
+line, never more body than announced, and `close()` of what the application returned is called exactly once, whatever
+happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+from django_prefork.http.parser import RequestHead
+
+logger = logging.getLogger("django_prefork")
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+# RFC 9110 sections 5.5 and 5.6.2; what does not match would split the response (CVE-2018-1000164).
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_STATUS = re.compile(r"([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
+
+# What a field means to framing.
+_PLAIN, _LENGTH, _CONNECTION, _HOP_BY_HOP, _SERVER, _DATE = range(6)
+_KINDS = {
+    "content-length": _LENGTH,
+    "connection": _CONNECTION,
+    "server": _SERVER,
+    "date": _DATE,
+    # PEP 3333: "hop-by-hop" features are the server's alone.
+    **dict.fromkeys(
+        ("keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-authenticate", "proxy-authorization"),
+        _HOP_BY_HOP,
+    ),
+}
+
+# A field line costs 0.6 us to judge and 0.1 us to look up; most answers repeat the same ones.
+_CACHED = 512
+_CACHED_CHARACTERS = 200
+_lines: dict[tuple[str, str], tuple[bytes, int]] = {}
+_warned: set[str] = set()
+
+
+class Sink(Protocol):
+    """Where a response's bytes go. `send` and `send_file` take all, at once or later, or raise `ClientGone`."""
+
+    def send(self, data: bytes) -> None: ...
+    def send_file(self, descriptor: int, offset: int, count: int) -> None: ...
+    def progressed(self) -> None:
+        """Said between the pieces of a stream: the application is not stuck."""
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: an iterator over a file, which the server sends without reading where it can."""
+
+    def __init__(self, filelike: IO[bytes], blksize: int = 8192) -> None:
+        self.filelike = filelike
+        self.blksize = blksize
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.filelike.read(self.blksize), b"")
+
+    def close(self) -> None:
+        # Django makes the file's close() the response's: it must be called, and promptly.
+        close = getattr(self.filelike, "close", None)
+        if close is not None:
+            close()
+
+    def regular(self) -> tuple[int, int, int] | None:
+        """Descriptor, position and remaining bytes where the file is one that `sendfile` takes; None otherwise."""
+        try:
+            descriptor = self.filelike.fileno()
+            position = self.filelike.tell()
+            status = os.fstat(descriptor)
+        except (AttributeError, OSError, ValueError):
+            return None
+        if not stat.S_ISREG(status.st_mode) or not isinstance(position, int):
+            return None
+        return descriptor, position, max(0, status.st_size - position)
+
+
+class BadResponse(Exception):
+    """The application said something that must not reach the wire. The text names it without the value."""
+
+
+class Response:
+    """One answer.
+
+    `keep_alive` is whether the connection may serve another request afterwards; `status` and `sent` (bytes of body)
+    are for the log. `run()` never raises an `Exception`; a `BaseException` of the application (SystemExit) is answered
+    with 500 and raised again.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_fields",
+        "_head_sent",
+        "_length",
+        "_request",
+        "_sink",
+        "_status",
+        "keep_alive",
+        "sent",
+        "status",
+    )
+
+    def __init__(self, request: RequestHead, sink: Sink, keep_alive: bool) -> None:
+        self._request = request
+        self._sink = sink
+        self.keep_alive = keep_alive
+        self.status = 0
+        self.sent = 0
+        self._status: str | None = None
+        self._fields: list[tuple[str, str]] = []
+        self._head_sent = False
+        self._length: int | None = None
+        self._chunked = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+    ) -> Callable[[bytes], None]:
+        """PEP 3333's `start_response`."""
+        if exc_info is not None:
+            try:
+                if self._head_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no circular reference through the traceback
+        elif self._status is not None:
+            raise AssertionError("start_response() called a second time without exc_info")
+        self._status = status
+        self._fields = headers
+        return self.write
+
+    def run(self, application: Callable[..., Any], environ: dict[str, Any]) -> None:
+        """Call `application` and send what it answers."""
+        result: Any = None
+        try:
+            result = application(environ, self.start)
+            # Django's response object is neither list nor generator: asked this way, its body is there as a whole.
+            if getattr(result, "streaming", None) is False:
+                self._send_whole(result.content)
+            elif type(result) is list and len(result) == 1:
+                self._send_whole(result[0])
+            elif type(result) is FileWrapper:
+                self._send_file(result)
+            else:
+                self._send_iterable(result)
+        except OSError as error:
+            if isinstance(error, ClientGone):
+                # A client that went away is nobody's error.
+                logger.debug("client gone: %s", error)
+                self.keep_alive = False
+            else:
+                self._failed(environ)
+        except Exception:
+            self._failed(environ)
+        except BaseException:
+            self._failed(environ)
+            raise
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                try:
+                    close()
+                except Exception:
+                    # A receiver of request_finished, say. The answer is out; it must not cost the worker.
+                    logger.exception("close() of the response failed: %s %s", *_named(environ))
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333's `write()`: sends `data` at once."""
+        if not self._head_sent:
+            head = self._head(None)
+            self._send_piece(data, head)
+        elif data:
+            self._send_piece(data)
+
+    def _send_whole(self, body: bytes) -> None:
+        """The common case: head and body in one send."""
+        if self._head_sent:  # by write()
+            if body:
+                self._send_piece(body)
+            self._finish()
+            return
+        head = self._head(len(body))
+        if self._no_body:
+            self._sink.send(head)
+            return
+        if self._length != len(body):
+            body = self._cut(body)
+        self.sent = len(body)
+        self._sink.send(head + body)
+
+    def _send_file(self, wrapper: FileWrapper) -> None:
+        """Leave the file to the kernel; the descriptor is duplicated, so that the application may close its own."""
+        file = wrapper.regular() if self._status is not None and not self._head_sent else None
+        if file is None:
+            self._send_iterable(wrapper)
+            return
+        descriptor, position, count = file
+        head = self._head(count)
+        assert self._length is not None
+        self._sink.send(head)
+        if not self._no_body:
+            if self._length > count:
+                self.keep_alive = False
+                logger.error("the file is shorter than the response's Content-Length")
+            self.sent = min(count, self._length)
+            self._sink.send_file(os.dup(descriptor), position, self.sent)
+
+    def _send_iterable(self, result: Iterable[bytes]) -> None:
+        """Piece by piece, each sent as it is produced; the head waits for the first (PEP 3333)."""
+        for piece in result:
+            if not piece:
+                continue  # RFC 9112 section 7.1: an empty chunk would be the last one
+            if self._head_sent:
+                self._send_piece(piece)
+            else:
+                self._send_piece(piece, self._head(None))
+            self._sink.progressed()
+            if self._no_body:
+                break
+        if not self._head_sent:
+            # An iterable that gave nothing: the body is empty, and that is known now.
+            self._sink.send(self._head(None if self._no_body else 0))
+        self._finish()
+
+    def _send_piece(self, piece: bytes, head: bytes = b"") -> None:
+        if self._no_body:
+            piece = b""
+        elif self._length is not None:
+            piece = self._cut(piece)
+        self.sent += len(piece)
+        if piece and self._chunked:
+            piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+        if head or piece:
+            self._sink.send(head + piece)
+
+    def _cut(self, piece: bytes) -> bytes:
+        """Never more body than announced: the client would take it for the next answer."""
+        assert self._length is not None
+        left = self._length - self.sent
+        if len(piece) > left:
+            logger.error("response body longer than its Content-Length of %d: cut", self._length)
+            piece = piece[:left]
+        return piece
+
+    def _finish(self) -> None:
+        if self._no_body:
+            return
+        if self._chunked:
+            self._sink.send(b"0\r\n\r\n")
+        elif self._length is not None and self.sent < self._length:
+            logger.error("response body shorter than its Content-Length of %d: connection closed", self._length)
+            self.keep_alive = False
+
+    @property
+    def _no_body(self) -> bool:
+        """RFC 9112 section 6.3: HEAD, 204 and 304 end with the head, whatever the application returns."""
+        return self._request.method == "HEAD" or self.status in (204, 304)
+
+    def _head(self, length: int | None) -> bytes:
+        """The status line and the fields; `length` is the body's where it is known. Decides the framing."""
+        if self._status is None:
+            raise BadResponse("the application returned without calling start_response()")
+        match = _STATUS.fullmatch(self._status)
+        if not match or match[1] < "200":
+            raise BadResponse("the application's status is not one that HTTP knows")
+        status = int(match[1])
+        declared: int | None = None
+        own_server = own_date = False
+        lines = [_status_line(self._status)]
+        for item in self._fields:
+            known = _lines.get(item)
+            if known is None:
+                known = _field_line(item)
+            line, kind = known
+            if kind:
+                if kind == _LENGTH:
+                    declared = _declared_length(item[1])
+                    continue
+                if kind == _CONNECTION:
+                    if "close" in item[1].lower():
+                        self.keep_alive = False  # the application's wish
+                    continue
+                if kind == _HOP_BY_HOP:
+                    _warn(item[0])
+                    continue
+                own_server = own_server or kind == _SERVER
+                own_date = own_date or kind == _DATE
+            lines.append(line)
+        self.status = status
+        if not own_server:
+            lines.append(b"Server: django-prefork\r\n")
+        if not own_date:
+            lines.append(_date_line())
+
+        http11 = self._request.http11
+        if status in (204, 304):
+            pass  # RFC 9110 section 8.6: no Content-Length in 204; in 304 it would be that of the 200
+        elif declared is not None or length is not None:
+            known_length = declared if declared is not None else length
+            assert known_length is not None
+            self._length = known_length
+            lines.append(b"Content-Length: %d\r\n" % known_length)
+        elif http11:
+            self._chunked = True
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        elif self._request.method != "HEAD":
+            self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
+        if self._length is not None and length is not None and self._length > length and not self._no_body:
+            logger.error("response body shorter than its Content-Length of %d: connection closed", self._length)
+            self.keep_alive = False
+        if not self.keep_alive:
+            lines.append(b"Connection: close\r\n")
+        elif not http11:
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        self._head_sent = True
+        return b"".join(lines)
+
+    def _failed(self, environ: Mapping[str, Any]) -> None:
+        """Say so in the log; answer 500 if nothing is out yet, else leave the body visibly unfinished."""
+        error = sys.exc_info()[1]
+        method, path = _named(environ)
+        if isinstance(error, BadResponse):
+            logger.error("%s: %s %s", error, method, path)
+        else:
+            logger.error("the application failed: %s %s", method, path, exc_info=error)
+        self.keep_alive = False
+        if self._head_sent:
+            return
+        self._head_sent = True
+        self.status = 500
+        try:
+            self._sink.send(error_response(500, head_only=self._request.method == "HEAD"))
+        except OSError:
+            pass  # the client did not wait for it
+
+
+class ClientGone(ConnectionError):
+    """Raised by a sink: nobody is there to take the answer."""
+
+
+def error_response(status: int, *, head_only: bool = False) -> bytes:
+    """A whole answer of the server's own: `status`, a word about it, and the end of the connection."""
+    reason = HTTPStatus(status).phrase
+    body = f"{status} {reason}\n".encode("ascii")
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+        "Server: django-prefork\r\nConnection: close\r\n"
+    ).encode("ascii")
+    if status == 503:
+        head += b"Retry-After: 1\r\n"
+    return head + _date_line() + b"\r\n" + (b"" if head_only else body)
+
+
+_status_lines: dict[str, bytes] = {}
+
+
+def _status_line(status: str) -> bytes:
+    line = _status_lines.get(status)
+    if line is None:
+        line = f"HTTP/1.1 {status if ' ' in status else status + ' '}\r\n".encode("latin-1")
+        if len(_status_lines) < _CACHED:
+            _status_lines[status] = line
+    return line
+
+
+def _field_line(item: tuple[str, str]) -> tuple[bytes, int]:
+    """Judge one field of the application's; return its line and what it means to framing."""
+    name, value = item
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadResponse("the application's response has a malformed field name")
+    if not isinstance(value, str) or not _VALUE.fullmatch(value):
+        raise BadResponse(f"the application's response has a malformed value in {name}")
+    known = (f"{name}: {value}\r\n".encode("latin-1"), _KINDS.get(name.lower(), _PLAIN))
+    if len(value) <= _CACHED_CHARACTERS and known[1] != _LENGTH:
+        if len(_lines) >= _CACHED:
+            _lines.clear()
+        _lines[item] = known
+    return known
+
+
+def _declared_length(value: str) -> int:
+    if not (value.isascii() and value.isdigit()) or len(value) > 19:
+        raise BadResponse("the application's response has a malformed value in Content-Length")
+    return int(value)
+
+
+def _warn(name: str) -> None:
+    name = name.lower()
+    if name not in _warned:
+        _warned.add(name)
+        logger.warning("hop-by-hop header %s of the application dropped: it is the server's (PEP 3333)", name)
+
+
+_date_at = 0
+_date = b""
+
+
+def _date_line() -> bytes:
+    """RFC 9110 section 6.6.1; made once a second, and follows the wall clock."""
+    global _date_at, _date
+    now = int(time.time())
+    if now != _date_at:
+        _date = f"Date: {formatdate(now, usegmt=True)}\r\n".encode("ascii")
+        _date_at = now
+    return _date
+
+
+def _named(environ: Mapping[str, Any]) -> tuple[str, str]:
+    """Method and path, safe to be written to a log."""
+    path = environ.get("PATH_INFO", "").encode("unicode_escape").decode("ascii")
+    return environ.get("REQUEST_METHOD", "?"), path

@@ -1,0 +1,299 @@
+"""Loggers, their handler and formatter, and the access log.
+
+`django_prefork` tells the server's life in lines like `worker=2 gen=1 pid=77 ready`; `django_prefork.access` has one
+record for each answer. Both go through the project's LOGGING where that configures them. Nothing here ever raises for
+a log that cannot be written: the line is dropped, the request goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.utils.log import AdminEmailHandler
+from django.utils.termcolors import colorize
+
+from django_prefork.access_format import Answer, escape, line_maker, record_fields
+from django_prefork.config import Config, ConfigError
+
+__all__ = ["AccessLog", "LineFormatter", "StderrHandler", "access", "escape", "logger", "setup"]
+
+logger = logging.getLogger("django_prefork")
+access = logging.getLogger("django_prefork.access")
+
+
+def _put(fd: int, data: bytes, patience: int | None) -> str:
+    """Write a whole record with one write(2). Returns why it was dropped, or an empty text.
+
+    A full pipe whose reader sleeps would hold the process for good, and O_NONBLOCK is no way out: it belongs to the
+    open file, which other processes share. So this asks first, and waits at most `patience` milliseconds for room;
+    None does not ask, which is right for files.
+    """
+    try:
+        if patience is not None:
+            room = select.poll()
+            room.register(fd, select.POLLOUT)
+            if not room.poll(patience):
+                return "nobody reads it"
+        while data:  # more than once only if a signal, or the end of the room, cut the record
+            data = data[os.write(fd, data) :]
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
+# Until a log is found stuck it gets this many milliseconds to go on, afterwards none until it does.
+_PATIENCE = 100
+
+_COLORS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
+
+
+class LineFormatter(logging.Formatter):
+    """`[2026-11-23 12:00:00 +0000] [pid] [INFO] message`, and a traceback below; `color` marks what went wrong."""
+
+    def __init__(self, color: bool = False) -> None:
+        super().__init__(datefmt="%Y-%m-%d %H:%M:%S %z")
+        self._color = color
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        level = record.levelname
+        if self._color and record.levelno in _COLORS:
+            level = colorize(level, fg=_COLORS[record.levelno], opts=("bold",))
+        return f"[{self.formatTime(record, self.datefmt)}] [{record.process}] [{level}] {record.message}"
+
+
+class StderrHandler(logging.Handler):
+    """Writes each record, traceback and all, to standard error at once, so that processes do not mix their lines."""
+
+    _stuck = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record) + "\n"
+        except Exception as error:  # arguments that do not fit; what was meant is worth more than where it went wrong
+            text = f"[{record.process}] [{record.levelname}] {record.msg!r} ({error!r})\n"
+        stream = sys.stderr  # now, as it may have been replaced; None where the process has none
+        try:
+            fd = stream.fileno()
+        except (AttributeError, OSError, ValueError):
+            try:
+                stream.write(text)
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                pass
+        else:
+            data = text.encode("utf-8", "backslashreplace")
+            self._stuck = bool(_put(fd, data, 0 if self._stuck else _PATIENCE))
+
+
+def setup(config: Config, verbosity: int = 1, color: bool | None = None) -> None:
+    """Make sure that lifecycle lines and the errors of views are seen on standard error, unless the project sees to it.
+
+    To be called before any fork, and after the application was loaded, since that configures logging once more; a
+    second call begins anew. `verbosity` 0 shows warnings and errors only, 2 and more debug lines, too. `color` None
+    means: where standard error is a terminal. `config` has no say in this so far.
+    """
+    if color is None:
+        color = _is_colorful_terminal()
+    for name in (logger.name, "django", "django.request"):
+        _detach(logging.getLogger(name))
+    # LOGGING without `"disable_existing_loggers": False` silences every logger that was there before it, unless named.
+    for name in list(logging.root.manager.loggerDict):
+        if name == "django.request" or f"{name}.".startswith("django_prefork."):
+            logging.getLogger(name).disabled = False
+    if not any(_reached(logger)):
+        _attach(logger, logging.NOTSET, color)
+        logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
+        logger.propagate = False
+    requests = logging.getLogger("django.request")
+    if not _shows_errors(requests):
+        _attach(logging.getLogger("django") if requests.propagate else requests, logging.ERROR, color)
+
+
+def _is_colorful_terminal() -> bool:
+    if os.environ.get("NO_COLOR") or os.environ.get("DJANGO_COLORS") == "nocolor" or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def _attach(to: logging.Logger, level: int, color: bool) -> None:
+    handler = StderrHandler(level)
+    handler.setFormatter(LineFormatter(color))
+    # Answers come by only on their way up from a handler that the project gave them.
+    handler.addFilter(lambda record: record.name != access.name)
+    to.addHandler(handler)
+
+
+def _detach(of: logging.Logger) -> None:
+    """Undo what an earlier `setup` did."""
+    for handler in of.handlers[:]:
+        if isinstance(handler, StderrHandler):
+            of.removeHandler(handler)
+            if of is logger:
+                of.setLevel(logging.NOTSET)
+                of.propagate = True
+
+
+def _reached(start: logging.Logger) -> Iterator[logging.Handler]:
+    """The project's handlers that a record of this logger comes to."""
+    current: logging.Logger | None = start
+    while current:
+        yield from (handler for handler in current.handlers if not isinstance(handler, StderrHandler))
+        current = current.parent if current.propagate else None
+
+
+def _shows_errors(requests: logging.Logger) -> bool:
+    """Whether a view's exception would become visible anywhere.
+
+    By Django's defaults it does not when DEBUG is off: the console is for DEBUG only, and mail needs ADMINS. What
+    filters do cannot be read off them, so they are asked about a record such as Django makes.
+    """
+    if not requests.isEnabledFor(logging.ERROR):
+        return True  # somebody wants it so, and a handler would not change it
+    error = RuntimeError("django-prefork asks whether anybody would see this")
+    record = requests.makeRecord(
+        requests.name, logging.ERROR, __file__, 0, "Internal Server Error: %s", ("/",), (RuntimeError, error, None),
+        extra={"status_code": 500, "request": HttpRequest()},
+    )  # fmt: skip
+    return any(_shows(handler, record) for handler in _reached(requests))
+
+
+def _shows(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    try:
+        if record.levelno < handler.level or not handler.filter(record):
+            return False
+    except Exception:  # a filter that cannot bear this record; rather see an error twice than never
+        return False
+    if isinstance(handler, AdminEmailHandler):
+        return bool(settings.ADMINS) or type(handler).send_mail is not AdminEmailHandler.send_mail
+    return not isinstance(handler, logging.NullHandler)
+
+
+class AccessLog:
+    """Where answers are logged: to a descriptor, to the project's handlers, or both. One write(2) for each answer.
+
+    Complaints about itself go to the `django_prefork` logger, at most one a minute.
+    """
+
+    def __init__(self, line: Callable[[Answer], str], destination: str | None, to_logger: bool) -> None:
+        """`destination` is a path, "-" for standard output, or None. Raises OSError if it cannot be opened."""
+        self._line = line
+        self._to_logger = to_logger
+        self._to_file = destination is not None
+        self._quiet_until = 0.0
+        self._stuck = False
+        self._path = ""
+        self._fd = -1
+        if destination == "-":
+            try:
+                self._fd = sys.stdout.fileno()
+            except (AttributeError, OSError, ValueError):
+                pass  # there is no standard output, and number 1 may be a client's socket by now
+        elif destination is not None:
+            # Absolute, since the application may change the folder before the file is opened again.
+            self._path = os.path.abspath(destination)
+            self._fd = self._open()
+        # A file never makes anybody wait, so that asking first would be for nothing.
+        self._is_file = self._fd >= 0 and stat.S_ISREG(os.fstat(self._fd).st_mode)
+
+    @classmethod
+    def from_config(cls, config: Config) -> AccessLog | None:
+        """The access log that options and LOGGING ask for, or None. Raises ConfigError if the file cannot be opened.
+
+        To be called after `setup`, and before the fork, so that all workers share one open file.
+        """
+        to_logger = _is_configured(access)
+        if config.access_log is None and not to_logger:
+            return None
+        try:
+            return cls(line_maker(config.access_log_format), config.access_log, to_logger)
+        except OSError as error:
+            raise ConfigError(
+                f"{config.sources['access_log']} says {config.access_log!r}, but access_log cannot be written there"
+                f" ({error.strerror}): choose a folder that exists and may be written to, or - for standard output."
+            ) from None
+
+    def log(
+        self,
+        *,
+        method: str,
+        target: str,
+        protocol: str,
+        status: int,
+        length: int,
+        duration: float,
+        peer: str,
+        environ: Mapping[str, Any] | None,
+        slot: int,
+        generation: int,
+    ) -> None:
+        """Log an answer; never raises.
+
+        `length` is the body's bytes that were sent, `duration` seconds; `environ` is None for what never became a
+        request. Whatever the client said may be passed as it came.
+        """
+        answer = Answer(
+            method, target, protocol, status, length, duration, peer, environ or {}, slot, generation, time.time()
+        )
+        line = self._line(answer)
+        if self._to_file:
+            data = (line + "\n").encode("utf-8", "backslashreplace")
+            if problem := _put(self._fd, data, None if self._is_file else 0 if self._stuck else _PATIENCE):
+                self._complain("line dropped", problem)
+            self._stuck = bool(problem)
+        if self._to_logger:
+            self._pass_on(line, answer)
+
+    def _pass_on(self, line: str, answer: Answer) -> None:
+        """To the project's handlers: some 20 µs more than a file costs, for a LogRecord and what handlers do."""
+        try:
+            access.info(line, extra=record_fields(answer))
+        except Exception as error:  # a handler of the project's
+            self._complain("handler failed", repr(error))
+
+    def reopen(self) -> None:
+        """Open the file again, as something (logrotate) has moved it away; if that fails, go on with the old one."""
+        if not self._path or self._fd < 0:
+            return
+        try:
+            fresh = self._open()
+        except OSError as error:
+            logger.warning("access log: cannot reopen %s, going on with the old file: %s", self._path, error.strerror)
+            return
+        # In one step: no other thread finds the number closed, or given to somebody else.
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
+
+    def close(self) -> None:
+        """Close the file. Standard output stays open."""
+        if self._path and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> int:
+        # O_NONBLOCK is for a FIFO, which else would hold the start until it has a reader; files do not know it.
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+
+    def _complain(self, what: str, why: str) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + 60
+            logger.warning("access log: %s: %s", what, why)
+
+
+def _is_configured(of: logging.Logger) -> bool:
+    """Whether LOGGING wants the records: it gives the logger handlers, or a level, and handlers above it."""
+    if of.handlers and of.level == logging.NOTSET:
+        of.setLevel(logging.INFO)  # else it is the root's, WARNING, and the handlers would never get anything
+    return of.level != logging.NOTSET and any(_reached(of)) and of.isEnabledFor(logging.INFO)

@@ -1,0 +1,133 @@
+"""`manage.py runprefork`: parse -> Config -> application -> start; nothing more."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.core.servers.basehttp import get_internal_wsgi_application
+from django.db import connections
+
+from django_prefork import __version__, config, inheritance, log
+from django_prefork.arbiter import launch, privileges
+from django_prefork.arbiter.arbiter import Arbiter, set_title
+from django_prefork.arbiter.listeners import ListenError
+
+
+class Command(BaseCommand):
+    help = "Serves this project: a pre-fork HTTP server for production, development and tests."
+
+    # Run in the Arbiter, after privileges are dropped, and by every generation anew; --skip-checks is honoured.
+    requires_system_checks = ()
+
+    def get_version(self) -> str:
+        return __version__
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        config.add_arguments(parser)
+        parser.add_argument(
+            "--nostatic", action="store_true", help="Do not serve static files, even with DEBUG and staticfiles."
+        )
+        parser.add_argument(
+            "--print-config",
+            action="store_true",
+            help="Show every option, its value and where it came from, and exit.",
+        )
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="Do everything up to the first fork (setup, checks, application); exit with 0 or 1.",
+        )
+        if not any(action.dest == "skip_checks" for action in parser._actions):
+            # Django offers it only to commands that it checks for itself.
+            parser.add_argument("--skip-checks", action="store_true", help="Skip system checks.")
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        # From the first line on: a container's PID 1 ignores every signal that it does not handle.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, _leave)
+        return super().execute(*args, **options)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self.config = config.resolve(options, os.environ, getattr(settings, "PREFORK", None))
+            if options["print_config"]:
+                self.stdout.write(config.describe(self.config))
+                return
+            if not settings.DEBUG and not settings.ALLOWED_HOSTS:
+                raise CommandError("You must set settings.ALLOWED_HOSTS if DEBUG is False.")
+            if options["check"]:
+                self._load(options)
+                self.stdout.write("Ready to serve.")
+                return
+            inherited = inheritance.take_generation()
+            place = launch.join(inherited) if inherited is not None else launch.launch(self.config)
+            privileges.drop(self.config.user, self.config.group, place.listeners)
+        except (config.ConfigError, ListenError, launch.LaunchError, privileges.PrivilegeError) as error:
+            raise CommandError(str(error)) from None
+        self._be_arbiter(place, options)
+
+    def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> None:
+        set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
+        application = self._load(options)
+        color = False if options["no_color"] else True if options["force_color"] else None
+        log.setup(self.config, options["verbosity"], color)
+        if place.generation == 1 and options["verbosity"] > 0:
+            self._greet(place)
+        arbiter = Arbiter(
+            application,
+            self.config,
+            listeners=place.listeners,
+            board=place.board,
+            generation=place.generation,
+            life=place.life,
+            control=place.control,
+        )
+        status = arbiter.run()
+        # Not back into the caller: what comes after a command is not for a server's process.
+        sys.exit(status)
+
+    def _load(self, options: dict[str, Any]) -> Callable[..., Any]:
+        """Checks, then the application, as runserver finds it: settings.WSGI_APPLICATION, whatever that is."""
+        if not options["skip_checks"]:
+            if options["verbosity"] > 0:
+                self.stdout.write("Performing system checks...\n")
+            self.check(display_num_errors=options["verbosity"] > 0)
+            if settings.DEBUG:
+                self.check_migrations()
+                for connection in connections.all(initialized_only=True):
+                    connection.close()
+        application: Callable[..., Any] = get_internal_wsgi_application()
+        if settings.DEBUG and not options["nostatic"] and "django.contrib.staticfiles" in settings.INSTALLED_APPS:
+            from django.contrib.staticfiles.handlers import StaticFilesHandler
+
+            application = StaticFilesHandler(application)  # type: ignore[arg-type]
+        return application
+
+    def _greet(self, place: launch.Place) -> None:
+        import django
+
+        quit_command = "CONTROL-C" if sys.stdin is not None and sys.stdin.isatty() else "SIGTERM"
+        urls = "\n".join(f"Serving at {listener.url}" for listener in place.listeners)
+        workers = f"{self.config.workers} worker{'s' if self.config.workers != 1 else ''}"
+        self.stdout.write(
+            f"{datetime.now().strftime('%B %d, %Y - %X')}\n"
+            f"django-prefork {__version__}, Django {django.get_version()}, Python {sys.version.split()[0]}, "
+            f"using settings {settings.SETTINGS_MODULE!r}\n"
+            f"{urls}\n"
+            f"{workers}, PID {os.getppid()}. Quit the server with {quit_command}.\n"
+        )
+        self.stdout.flush()
+
+
+def _leave(number: int, frame: object) -> None:
+    """Before anything is served there is nothing to finish."""
+    os.write(2, f"{signal.Signals(number).name} before the server was ready: stopped\n".encode())
+    os._exit(0)

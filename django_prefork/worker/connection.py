@@ -1,0 +1,407 @@
+"""One client: its socket, its state, its buffers. The only owner of that file descriptor."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
+from django_prefork.http.environ import complete, give_body
+from django_prefork.http.errors import HttpError
+from django_prefork.http.parser import HeadBuffer, RequestHead
+from django_prefork.http.response import ClientGone, error_response
+from django_prefork.worker.loop import FOREVER, READ, WRITE
+from django_prefork.worker.outbox import Outbox
+
+if TYPE_CHECKING:
+    from django_prefork.worker.worker import Worker
+
+logger = logging.getLogger("django_prefork")
+
+# One recv's worth: most requests whole, and little to allocate. Uploads take larger pieces.
+RECEIVE = 16 * 1024
+RECEIVE_BODY = 256 * 1024
+# Behind an error: what the client still sends is read and dropped this far (bytes, seconds), or a reset would destroy
+# the answer on its way to it (RFC 9112 section 9.6).
+LINGER_BYTES = 64 * 1024
+LINGER_SECONDS = 2.0
+# Bytes a second below which an upload is not progress but a siege; asked for once body_timeout has passed.
+BODY_RATE = 500
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class State(Enum):
+    """What a connection waits for; each has a deadline."""
+
+    IDLE = auto()  # for the first byte of a request
+    HEAD = auto()  # for the rest of a head
+    BODY = auto()  # for the rest of a body
+    SERVING = auto()  # for the application
+    SENDING = auto()  # for the client to take the answer
+    LINGERING = auto()  # for the client to close
+    CLOSED = auto()
+
+
+class Connection:
+    """`peer` is address and port as strings, both empty on a unix socket; `template` the environ of its listener."""
+
+    __slots__ = (
+        "_body",
+        "_body_began",
+        "_body_bytes",
+        "_expects_more",
+        "_fd",
+        "_head",
+        "_interest",
+        "_lingered",
+        "_outbox",
+        "_partial",
+        "_rest",
+        "_then",
+        "deadline",
+        "peer",
+        "queued",
+        "sock",
+        "state",
+        "template",
+        "worker",
+    )
+
+    def __init__(self, worker: Worker, sock: socket.socket, peer: tuple[str, str], template: dict[str, Any]) -> None:
+        self.worker = worker
+        self.sock = sock
+        self.peer = peer
+        self.template = template
+        self.state = State.IDLE
+        self.deadline = FOREVER
+        self.queued = FOREVER
+        self._fd = sock.fileno()
+        self._interest = 0
+        self._partial: HeadBuffer | None = None
+        self._head: RequestHead | None = None
+        self._body: LengthBody | ChunkedBody | None = None
+        self._body_bytes = 0
+        self._body_began = 0.0
+        self._rest = b""  # bytes of a next request that came with this one
+        self._outbox: Outbox | None = None
+        self._then = False  # whether the connection goes on when the outbox is empty
+        self._lingered = 0
+        self._expects_more = False  # whether the client meant the connection to go on
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of a request is here."""
+        return self.state is State.IDLE and not self._rest
+
+    # -- what the loop says --------------------------------------------------------------------------------------------
+
+    def ready(self, mask: int) -> None:
+        if self.state is State.SENDING:
+            self._flush()
+        elif not self._rest:  # else: a request that is here already comes first
+            self.receive()
+
+    def receive(self) -> bool:
+        """Take what has come, and serve what is complete; whether there was anything."""
+        try:
+            data = self.sock.recv(RECEIVE_BODY if self.state is State.BODY else RECEIVE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.close()
+            return True
+        if data:
+            self._take(data)
+        else:
+            self._ended()
+        return True
+
+    def late(self, now: float) -> None:
+        state = self.state
+        if state is State.HEAD:
+            self._refuse(HttpError(408, "the head took longer than header_timeout"))
+        elif state is State.BODY:
+            self._refuse(HttpError(408, "the body came slower than body_timeout allows"))
+        else:
+            if state is State.SENDING:
+                logger.debug("client %s took nothing for send_timeout: closed", self.peer[0])
+            self.close()
+
+    # -- a request comes in --------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        try:
+            if self.state is State.IDLE or self.state is State.HEAD:
+                self._take_head(data)
+            elif self.state is State.BODY:
+                self._take_body(data)
+            elif self.state is State.LINGERING:
+                self._lingered += len(data)
+                if self._lingered > LINGER_BYTES:
+                    self.close()
+        except HttpError as error:
+            self._refuse(error)
+
+    def _take_head(self, data: bytes) -> None:
+        if self._partial is None:
+            # The usual case: a whole head, and small enough that no line of it can be too long.
+            end = data.find(b"\r\n\r\n")
+            if 0 < end <= self.worker.parser.small and data[0] != 0x0D:
+                self._begin(data[:end], data[end + 4 :])
+                return
+            self._partial = HeadBuffer(self.worker.parser)
+            self._wait_for(State.HEAD, self.worker.config.header_timeout)
+        found = self._partial.feed(data)
+        if found is not None:
+            self._partial = None
+            self._begin(*found)
+
+    def _begin(self, head: bytes, rest: bytes) -> None:
+        worker = self.worker
+        request = self._head = worker.parser.parse(head, self.template.copy())
+        if request.length or request.chunked:
+            spool = Spool(worker.config.spool_dir, worker.spool_room)
+            self._body = body_of(request, worker.limits, spool)
+            self._body_bytes = 0
+            self._body_began = worker.loop.now
+            self.state = State.BODY
+            if rest:
+                self._take_body(rest)
+            elif request.expects:
+                # RFC 9110 section 10.1.1; a client that has begun to send needs no invitation.
+                try:
+                    self.send(_CONTINUE)
+                except ClientGone:
+                    self.close()
+            if self.state is State.BODY:
+                self._wait_for(State.BODY, worker.config.body_timeout)
+            return
+        if rest:
+            self._rest = rest
+        self._serve(request)
+
+    def _take_body(self, data: bytes) -> None:
+        body, request = self._body, self._head
+        assert body is not None and request is not None
+        rest = body.feed(data)
+        if rest is None:
+            self._body_bytes += len(data)
+            limit = self.worker.config.body_timeout
+            # Without progress, or too little of it in all.
+            enough = self._body_began + limit + self._body_bytes / BODY_RATE
+            self._until(min(self.worker.loop.now + limit, enough))
+            return
+        self._rest = rest
+        give_body(request.fields, body.spool.rewind(), body.spool.size)
+        self._serve(request)
+
+    def _serve(self, request: RequestHead) -> None:
+        self.state = State.SERVING
+        complete(request, self.peer, self.worker.trusted)
+        keep_alive = self.worker.serve(self, request)
+        if self._body is not None:
+            self._body.spool.close()
+            self._body = None
+        self._head = None
+        self._expects_more = request.keep_alive
+        self._answered(keep_alive)
+
+    def _ended(self) -> None:
+        """The client has closed its side."""
+        if self.state in (State.HEAD, State.BODY):
+            # RFC 9112 section 8: an incomplete request is no request.
+            self._refuse(HttpError(400, "the client closed in the middle of a request"))
+        else:
+            self.close()
+
+    # -- an answer goes out --------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
+        outbox = self._outbox
+        if outbox is None:
+            try:
+                count = self.sock.send(data)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                raise ClientGone(error.errno, str(error)) from None
+            if count == len(data):
+                return
+            outbox = self._outbox = Outbox(self.worker.config.spool_dir)
+            self._keep(outbox, memoryview(data)[count:])
+        else:
+            self._keep(outbox, data)
+            self._push(outbox)
+        if outbox.held > self.worker.config.send_buffer:
+            self._wait_for_client(outbox)
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> None:
+        """Part of `Sink`."""
+        outbox = self._outbox
+        if outbox is None:
+            outbox = self._outbox = Outbox(self.worker.config.spool_dir)
+        outbox.add_file(descriptor, offset, count)
+        self._push(outbox)
+
+    def progressed(self) -> None:
+        """Part of `Sink`."""
+        self.worker.progressed()
+
+    def _keep(self, outbox: Outbox, data: bytes | memoryview) -> None:
+        try:
+            outbox.add(data)
+        except OSError as error:
+            logger.error("cannot keep a response for a slow client: %s", error.strerror)
+            raise ClientGone(error.errno, "no room for what the client does not take") from None
+
+    def _push(self, outbox: Outbox) -> int:
+        try:
+            return outbox.flush(self.sock)
+        except OSError as error:
+            raise ClientGone(error.errno, str(error)) from None
+
+    def _wait_for_client(self, outbox: Outbox) -> None:
+        """The worker's own time: only for a response that outgrows `send_buffer`."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        while outbox.held > self.worker.config.send_buffer:
+            if not poll.poll(self.worker.config.send_timeout * 1000):
+                raise ClientGone(None, "took nothing for send_timeout")
+            self._push(outbox)
+            self.progressed()
+
+    def _answered(self, keep_alive: bool) -> None:
+        if self.state is State.CLOSED:
+            return
+        if self._outbox:
+            self._then = keep_alive
+            self._watch(WRITE)
+            self._wait_for(State.SENDING, self.worker.config.send_timeout)
+            return
+        self._sent(keep_alive)
+
+    def _flush(self) -> None:
+        outbox = self._outbox
+        assert outbox is not None
+        try:
+            count = outbox.flush(self.sock)
+        except OSError:
+            self.close()
+            return
+        if not outbox:
+            self._sent(self._then)
+        elif count:
+            self.deadline = self.worker.loop.now + self.worker.config.send_timeout
+
+    def _sent(self, keep_alive: bool) -> None:
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
+        if not keep_alive:
+            # What it sent behind this request is not served any more; closing on it unread would reset the answer.
+            if self._rest or self._expects_more:
+                self._linger()
+            else:
+                self.close()
+            return
+        self._wait_for(State.IDLE, self.worker.config.keep_alive)
+        self._watch(READ)
+        if self._rest:
+            self.worker.later.append(self)
+
+    def next(self) -> None:
+        """Serve what came together with the request before."""
+        rest, self._rest = self._rest, b""
+        if rest and self.state is State.IDLE:
+            self._take(rest)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: HttpError) -> None:
+        """Answer and close; not one byte behind the error is parsed (RFC 9112 section 2.2)."""
+        logger.debug("refused a request of %s: %d %s", self.peer[0] or "unix socket", error.status, error.detail)
+        self.worker.refused(self, self._head, error)
+        self._drop_request()
+        self._rest = b""
+        try:
+            self.send(error_response(error.status))
+        except ClientGone:
+            self.close()
+            return
+        if self._outbox:
+            self._then = False
+            self._watch(WRITE)
+            self._wait_for(State.SENDING, LINGER_SECONDS)
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self._rest = b""
+        self._watch(READ)
+        self._wait_for(State.LINGERING, LINGER_SECONDS)
+
+    def leave(self, soon: float) -> None:
+        """The worker goes: a client of whom nothing, or half a head, is here has `soon` seconds; a body is awaited."""
+        if self.idle or self.state is State.HEAD:
+            self._until(min(self.deadline, self.worker.loop.now + soon))
+
+    def broken(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self.deadline = FOREVER
+        self._drop_request()
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
+        self.worker.loop.release(self)
+        if self._interest:
+            self.worker.loop.forget(self._fd)
+        self.sock.close()
+        self.worker.closed(self)
+
+    def _drop_request(self) -> None:
+        self._partial = None
+        self._head = None
+        if self._body is not None:
+            self._body.spool.close()
+            self._body = None
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """A connection that sent nothing yet: into the loop."""
+        if self.state is not State.CLOSED and not self._interest:
+            self._watch(READ)
+            if self.state is State.IDLE:
+                self._wait_for(State.IDLE, self.worker.config.keep_alive or self.worker.config.header_timeout)
+
+    def _watch(self, mask: int) -> None:
+        if self._interest != mask:
+            if self._interest:
+                self.worker.loop.change(self._fd, mask)
+            else:
+                self.worker.loop.watch(self._fd, self, mask)
+            self._interest = mask
+
+    def _wait_for(self, state: State, seconds: float) -> None:
+        self.state = state
+        self._until(self.worker.loop.now + seconds)
+
+    def _until(self, deadline: float) -> None:
+        self.deadline = deadline
+        if deadline < self.queued:
+            self.worker.loop.expect(self)

@@ -1,0 +1,189 @@
+"""Who is ready, who is late. Knows no HTTP."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+import select
+import selectors
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+logger = logging.getLogger("django_prefork")
+
+# The bits of readiness, as epoll has them; what else is in a mask (an error, a hang-up) is found out by reading.
+READ = 1
+WRITE = 4
+
+#: The deadline of what has none, or is no more.
+FOREVER = math.inf
+
+
+class Watched(Protocol):
+    """What a loop serves. Each is registered under its descriptor."""
+
+    def ready(self, mask: int) -> None:
+        """`mask` may be stale: the descriptor's number may have been another's when it was made. Must not block."""
+
+    def broken(self) -> None:
+        """It raised what it should not: a mistake of the server's, which must cost one client at most."""
+
+
+class Late(Protocol):
+    """What has a `deadline` (monotonic seconds), which it may move at will. `queued` is the loop's."""
+
+    deadline: float
+    queued: float
+
+    def late(self, now: float) -> None:
+        """The deadline has passed."""
+
+    def broken(self) -> None:
+        """As of `Watched`."""
+
+
+class _Epoll:
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.poll = self._epoll.poll
+        self.fileno = self._epoll.fileno
+        self.close = self._epoll.close
+        self.add = self._epoll.register
+        self.change = self._epoll.modify
+        self.remove = self._epoll.unregister
+
+    def add_shared(self, fd: int) -> None:
+        """Of all the processes that wait for `fd` the kernel wakes one."""
+        self._epoll.register(fd, READ | select.EPOLLEXCLUSIVE)
+
+
+class _Selector:
+    """kqueue, where there is no epoll: by way of the standard library's selectors."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self.close = self._selector.close
+
+    def fileno(self) -> int:
+        return self._selector.fileno()
+
+    @staticmethod
+    def _events(mask: int) -> int:
+        return (selectors.EVENT_READ if mask & READ else 0) | (selectors.EVENT_WRITE if mask & WRITE else 0)
+
+    def add(self, fd: int, mask: int) -> None:
+        self._selector.register(fd, self._events(mask))
+
+    def change(self, fd: int, mask: int) -> None:
+        self._selector.modify(fd, self._events(mask))
+
+    def remove(self, fd: int) -> None:
+        self._selector.unregister(fd)
+
+    def add_shared(self, fd: int) -> None:
+        self.add(fd, READ)
+
+    def poll(self, timeout: float) -> list[tuple[int, int]]:
+        return [
+            (key.fd, (READ if events & selectors.EVENT_READ else 0) | (WRITE if events & selectors.EVENT_WRITE else 0))
+            for key, events in self._selector.select(timeout)
+        ]
+
+
+class Loop:
+    """Descriptors and deadlines of one worker. `wait()` is one turn."""
+
+    def __init__(self) -> None:
+        self._poller: _Epoll | _Selector = _Epoll() if hasattr(select, "epoll") else _Selector()
+        self._watched: dict[int, Watched] = {}
+        # Who is to be looked at when: one set for each tenth of a second, so that leaving costs as little as coming.
+        self._queues: dict[float, set[Late]] = {}
+        self._times: list[float] = []
+        self.now = time.monotonic()
+
+    def watch(self, fd: int, watched: Watched, mask: int) -> None:
+        self._poller.add(fd, mask)
+        self._watched[fd] = watched
+
+    def watch_shared(self, fd: int, watched: Watched) -> None:
+        """A descriptor that other processes wait for as well: a listening socket."""
+        self._poller.add_shared(fd)
+        self._watched[fd] = watched
+
+    def change(self, fd: int, mask: int) -> None:
+        self._poller.change(fd, mask)
+
+    def forget(self, fd: int) -> None:
+        """Before the descriptor is closed, or others that share its file would go on waking this loop."""
+        if self._watched.pop(fd, None) is not None:
+            self._poller.remove(fd)
+
+    def expect(self, late: Late) -> None:
+        """See to `late.deadline`. Needed where it is before `late.queued`; it may move away unsaid."""
+        self.release(late)
+        when = late.queued = math.ceil(late.deadline * 10) / 10
+        queue = self._queues.get(when)
+        if queue is None:
+            queue = self._queues[when] = set()
+            heapq.heappush(self._times, when)
+        queue.add(late)
+
+    def release(self, late: Late) -> None:
+        """It is done: keep no hold on it."""
+        if late.queued != FOREVER:
+            self._queues[late.queued].discard(late)
+            late.queued = FOREVER
+
+    def wait(self, most: float) -> None:
+        """Serve what is ready, waiting for it until the next deadline or at most `most` seconds; then what is late."""
+        if self._times:
+            most = min(most, max(0.0, self._times[0] - time.monotonic()))
+        events = self._poller.poll(most)
+        self.now = time.monotonic()
+        watched = self._watched
+        for fd, mask in events:
+            who = watched.get(fd)
+            if who is not None:  # else: closed by an earlier event of this turn
+                try:
+                    who.ready(mask)
+                except Exception:
+                    self._broken(who)
+        while self._times and self._times[0] <= self.now:
+            for late in self._queues.pop(heapq.heappop(self._times)):
+                late.queued = FOREVER
+                if late.deadline <= self.now:
+                    try:
+                        late.late(self.now)
+                    except Exception:
+                        self._broken(late)
+                elif late.deadline != FOREVER:
+                    self.expect(late)
+
+    @staticmethod
+    def _broken(who: Watched | Late) -> None:
+        logger.exception("a mistake of the server's: please report it")
+        who.broken()
+
+    def close(self) -> None:
+        self._poller.close()
+
+
+class Wakeup:
+    """Reads what signals write into the wake-up descriptor, and calls `heard` with each number."""
+
+    def __init__(self, read: Callable[[], bytes], heard: Callable[[int], None]) -> None:
+        self._read = read
+        self._heard = heard
+
+    def broken(self) -> None:
+        """The log has said it."""
+
+    def ready(self, mask: int) -> None:
+        try:
+            numbers = self._read()
+        except BlockingIOError:
+            return
+        for number in numbers:
+            self._heard(number)

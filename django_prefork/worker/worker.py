@@ -1,0 +1,463 @@
+"""A worker's life: boot, serve, drain, exit."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from django_prefork import signals
+from django_prefork.config import Config
+from django_prefork.http import environ
+from django_prefork.http.errors import HttpError
+from django_prefork.http.parser import Limits, RequestHead, RequestParser
+from django_prefork.http.response import Response
+from django_prefork.log import AccessLog
+from django_prefork.scoreboard import Scoreboard, State
+from django_prefork.worker.connection import Connection
+from django_prefork.worker.loop import READ, Loop, Wakeup
+
+logger = logging.getLogger("django_prefork")
+
+# The signal on which all stacks are dumped, by C code that needs no GIL.
+DUMP_SIGNAL = signal.SIGUSR2
+
+# An idle worker looks at the listening sockets this often (seconds), woken or not: the kernel wakes one worker for a
+# connection, and if that one dies before it accepts, no other hears of it.
+LOOK = 1.0
+# Out of descriptors: accepting pauses this long (seconds), and this many idle connections are closed.
+ACCEPT_PAUSE = 0.2
+ACCEPT_ROOM = 16
+# What a stopping server, and a retiring worker, give a client that keeps an idle connection (seconds).
+STOP_IDLE = 0.3
+RETIRE_IDLE = 2.0
+# What atexit handlers may take (seconds): exporters flush there, and some wait for a network that is gone.
+ATEXIT_SECONDS = 5.0
+
+# What the Arbiter's process, or a terminal, may send; by name, and none may end a worker unsaid.
+_NOTED = (
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGWINCH,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listening(Protocol):
+    """A listening socket as it is handed to a worker; `own`: this server made it, and may shut it down for all."""
+
+    @property
+    def socket(self) -> socket.socket: ...
+    @property
+    def own(self) -> bool: ...
+    @property
+    def family(self) -> int: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class Worker:
+    """One process that does nothing but serve.
+
+    `life` is the read end of the generation's pipe, `pipe` the write end to the Arbiter, `dump` the file for stacks.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        config: Config,
+        listeners: Sequence[Listening],
+        board: Scoreboard,
+        *,
+        slot: int,
+        generation: int,
+        life: int,
+        pipe: int,
+        dump: int,
+        access_log: AccessLog | None,
+    ) -> None:
+        self.application = application
+        self.config = config
+        self.listeners = listeners
+        self.board = board
+        self.slot = slot
+        self.generation = generation
+        self.pid = os.getpid()
+        self._life = life
+        self._pipe = pipe
+        self._dump = dump
+        self._access_log = access_log
+        self._forked = False
+
+        self.row = board.row(slot)
+        self.loop = Loop()
+        self.limits = Limits(
+            config.limit_request_line,
+            config.limit_request_fields,
+            config.limit_request_field_size,
+            config.limit_request_body,
+        )
+        self.parser = RequestParser(self.limits)
+        self.trusted = environ.TrustedProxies(config.forwarded_allow_ips) if config.forwarded_allow_ips else None
+        #: Why it leaves; empty while it serves.
+        self.leaving = ""
+        #: Connections that hold a next request already.
+        self.later: deque[Connection] = deque()
+        self.connections: set[Connection] = set()
+        self._requests = 0
+        self._expires_at = self._lifetime()
+        self._doors: list[_Door] = []
+        self._accept_again = 0.0
+        self._last_complaint = 0.0
+        self._keep_alive = config.keep_alive > 0
+
+    def _lifetime(self) -> int:
+        """Requests until a successor is asked for; 0: none. Jitter, or all workers would expire at once."""
+        if not self.config.max_requests:
+            return 0
+        jitter = self.config.max_requests_jitter
+        return self.config.max_requests + (int.from_bytes(os.urandom(4)) % (jitter + 1) if jitter else 0)
+
+    @property
+    def name(self) -> str:
+        return f"worker={self.slot} gen={self.generation} pid={self.pid}"
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to leave. The caller then calls `exit()`."""
+        self._boot()
+        loop = self.loop
+        while True:
+            loop.wait(0.0 if self.later else LOOK)
+            for _ in range(len(self.later)):
+                self.later.popleft().next()
+            if self.leaving:
+                if not self.connections:
+                    return
+            elif self._accept_again:
+                self._reopen()
+            elif not self.later:
+                for door in self._doors:
+                    door.ready(READ)
+
+    def _boot(self) -> None:
+        faulthandler.register(DUMP_SIGNAL, file=self._dump, all_threads=True, chain=False)
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in _NOTED:
+            signal.signal(number, _note)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.register_at_fork(after_in_child=self._forked_by_application)
+        signals.emit(signals.post_fork, slot=self.slot, generation=self.generation)
+        self.loop.watch(read, Wakeup(lambda: os.read(read, 1024), self._signal), READ)
+        self.loop.watch(self._life, _Life(self), READ)
+        self._doors = [_Door(self, listener) for listener in self.listeners]
+        for door in self._doors:
+            self.loop.watch_shared(door.fd, door)
+        self.row.state(State.IDLE, time.monotonic())
+        self.say("ready")
+        logger.info("%s ready", self.name)
+        signals.emit(signals.worker_ready, slot=self.slot, generation=self.generation)
+
+    def _signal(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGQUIT):
+            self.leave("SIGTERM")
+        elif number == signal.SIGUSR1 and self._access_log is not None:
+            self._access_log.reopen()
+        # SIGINT comes to the whole process group of a terminal: the Supervisor decides.
+
+    def say(self, words: str) -> None:
+        """To the Arbiter; if that is gone, to nobody."""
+        try:
+            os.write(self._pipe, words.encode() + b"\n")
+        except OSError:
+            pass
+
+    def leave(self, why: str) -> None:
+        """Take no more connections; answer what is here; then `run()` returns."""
+        if self.leaving:
+            return
+        self.leaving = why
+        self._keep_alive = False
+        stopping = self.board.stopping or not self.orderly
+        self.row.state(State.DRAINING, time.monotonic())
+        for door in self._doors:
+            if stopping:
+                # What the kernel has accepted for us is ours to answer.
+                while door.accept():
+                    pass
+            else:
+                # Perhaps it was this worker that was woken for it; the others hear of later ones.
+                door.accept()
+            self.loop.forget(door.fd)
+            if stopping and door.listener.own:
+                # For all processes at once: so the port is free while the last requests run.
+                try:
+                    door.listener.socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # another worker was first
+            door.listener.close()
+        self._doors.clear()
+        for connection in list(self.connections):
+            # A request that has just come is served; then an idle client has a moment to notice.
+            if stopping and connection.idle:
+                connection.receive()
+            connection.leave(STOP_IDLE if stopping else RETIRE_IDLE)
+
+    @property
+    def orderly(self) -> bool:
+        """Whether the Supervisor is there: only while it holds the generation's pipe is an end of ours a retirement."""
+        return self.board.retired >= self.generation or not self._life_ended
+
+    _life_ended = False
+
+    def life_ended(self) -> None:
+        """The generation's pipe was closed: a retirement, or the Supervisor is gone."""
+        self._life_ended = True
+        self.loop.forget(self._life)
+        if self.board.stopping:
+            self.leave("the server stops")
+        elif self.orderly:
+            self.leave("retired")
+        else:
+            self.leave("the supervisor is gone")
+
+    def exit(self, status: int = 0) -> None:
+        """Leave the process: close what the project opened, let it flush, and end. Never returns."""
+        try:
+            signals.emit(signals.worker_exiting, slot=self.slot, generation=self.generation, reason=self.leaving)
+            close_databases()
+            logger.info("%s leaves: %s", self.name, self.leaving)
+            leave_process(status)
+        finally:
+            os._exit(status or 1)
+
+    def _forked_by_application(self) -> None:
+        """In a child that the application forked: our sockets are not its own, and it must not come back to serve."""
+        self._forked = True
+        signal.set_wakeup_fd(-1)
+        self.loop.close()
+        for connection in self.connections:
+            connection.sock.close()
+        for door in self._doors:
+            door.listener.close()
+        os.close(self._pipe)
+        os.close(self._life)
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    def opened(self, sock: socket.socket, door: _Door, address: Any) -> None:
+        sock.setblocking(False)
+        peer = (address[0], str(address[1])) if door.internet else ("", "")
+        connection = Connection(self, sock, peer, door.template)
+        self.connections.add(connection)
+        # A client mostly sends its request right behind its SYN: read before any poll.
+        connection.receive()
+        connection.wait()
+        if self.leaving:
+            connection.leave(STOP_IDLE)
+
+    def closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def no_descriptors(self, error: OSError) -> None:
+        """Accepting would only fail again, at once and for ever: pause, and let idle clients go."""
+        now = time.monotonic()
+        if now - self._last_complaint >= 1.0:
+            self._last_complaint = now
+            logger.error("%s cannot accept: %s; raise the descriptor limit", self.name, error.strerror)
+        for door in self._doors:
+            self.loop.forget(door.fd)
+        self._accept_again = now + ACCEPT_PAUSE
+        idle = sorted((c for c in self.connections if c.idle), key=lambda connection: connection.deadline)
+        for connection in idle[:ACCEPT_ROOM]:
+            connection.close()
+
+    def _reopen(self) -> None:
+        if time.monotonic() >= self._accept_again:
+            self._accept_again = 0.0
+            for door in self._doors:
+                self.loop.watch_shared(door.fd, door)
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def serve(self, connection: Connection, request: RequestHead) -> bool:
+        """Run the application for `request`; whether the connection goes on.
+
+        This is the seam: who runs the application, and in which thread, is decided here and nowhere else.
+        """
+        if request.path == self.config.health_path:
+            return self._health(connection, request)
+        began = time.monotonic()
+        self.row.begin(request.line, began)
+        fields = request.fields
+        response = Response(request, connection, request.keep_alive and self._keep_alive)
+        try:
+            response.run(self.application, fields)
+        except BaseException as error:
+            # SystemExit and its kin pass Django by: no request_finished, and a transaction may be open.
+            close_databases()
+            self.expire(f"the application raised {type(error).__name__}")
+        if self._forked:
+            os._exit(1)
+        now = self.loop.now = time.monotonic()
+        self.row.end(now)
+        self._requests += 1
+        if self._requests == self._expires_at:
+            self.expire(f"max_requests {self._requests}")
+        if self._access_log is not None:
+            self._log(connection, request, response.status, response.sent, now - began)
+        return response.keep_alive
+
+    def expire(self, why: str) -> None:
+        """Ask for a successor; serve until it is ready."""
+        self.say(f"expire {why}")
+
+    def _health(self, connection: Connection, request: RequestHead) -> bool:
+        """Answered before Django: no ALLOWED_HOSTS, no redirect, no access log."""
+        ready = not (self.leaving or self.board.stopping)
+        response = Response(request, connection, ready and request.keep_alive and self._keep_alive)
+        response.run(_ready if ready else _not_ready, request.fields)
+        return response.keep_alive
+
+    def progressed(self) -> None:
+        """A streaming response produced a piece, or its client took one: the time limit begins anew."""
+        self.row.progress(time.monotonic())
+
+    def refused(self, connection: Connection, request: RequestHead | None, error: HttpError) -> None:
+        """A request that never became one is in the access log too: it is what one looks for there."""
+        if self._access_log is not None:
+            self._log(connection, request, error.status, 0, 0.0)
+
+    def _log(self, connection: Connection, request: RequestHead | None, status: int, sent: int, seconds: float) -> None:
+        assert self._access_log is not None
+        fields = request.fields if request is not None else None
+        self._access_log.log(
+            method=request.method if request is not None else "-",
+            target=request.target if request is not None else "-",
+            protocol="HTTP/1.1" if request is None or request.http11 else "HTTP/1.0",
+            status=status,
+            length=sent,
+            duration=seconds,
+            peer=fields.get("REMOTE_ADDR", connection.peer[0]) if fields is not None else connection.peer[0],
+            environ=fields,
+            slot=self.slot,
+            generation=self.generation,
+        )
+
+    def spool_room(self, count: int) -> bool:
+        """`http.body.Room`: the bound is the server's, the account each worker's own."""
+        if count > 0 and self.board.spooled() + count > self.config.spool_limit:
+            logger.error("spool_limit of %d bytes reached: a request body is refused", self.config.spool_limit)
+            return False
+        self.row.spool(count)
+        return True
+
+
+class _Door:
+    """A listening socket, as one worker stands behind it."""
+
+    def __init__(self, worker: Worker, listener: Listening) -> None:
+        self.worker = worker
+        self.listener = listener
+        self.fd = listener.socket.fileno()
+        self.internet = listener.family != socket.AF_UNIX
+        self.template = environ.template(
+            # PEP 3333: never empty. A unix socket has neither; the client's Host is what Django uses anyway.
+            server_name=listener.host if self.internet else "localhost",
+            server_port=listener.port if self.internet else "80",
+            errors=sys.stderr,
+            **{"prefork.slot": worker.slot, "prefork.generation": worker.generation},
+        )
+
+    def ready(self, mask: int) -> None:
+        self.accept()
+
+    def broken(self) -> None:
+        """The log has said it."""
+
+    def accept(self) -> bool:
+        """One connection: what else waits is for whoever is idle. Whether there was one."""
+        try:
+            sock, address = self.listener.socket.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                self.worker.no_descriptors(error)
+            # Else the client was gone before we came (ECONNABORTED), or the listener is shut down: the server stops.
+            return False
+        self.worker.opened(sock, self, address)
+        return True
+
+
+class _Life:
+    """The generation's pipe: nothing is ever written to it, its end is the message."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def ready(self, mask: int) -> None:
+        self._worker.life_ended()
+
+    def broken(self) -> None:
+        """The log has said it."""
+
+
+def _note(number: int, frame: object) -> None:
+    """The wake-up descriptor has the signal already."""
+
+
+def _ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
+    return [b"ready\n"]
+
+
+def _not_ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
+    return [b"stopping\n"]
+
+
+def close_databases() -> None:
+    """Close this process's database connections. What fails is logged: it must not keep a worker from leaving."""
+    from django.db import connections
+
+    try:
+        connections.close_all()
+    except Exception:
+        logger.exception("closing the database connections failed")
+
+
+def leave_process(status: int) -> None:
+    """Run what was registered for the end, but not for ever, and leave without unwinding the parent's frames."""
+    faulthandler.dump_traceback_later(ATEXIT_SECONDS, exit=True)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(status)

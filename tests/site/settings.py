@@ -1,0 +1,16 @@
+"""A project for the tests of the server: the least of Django, and an application that the test chooses."""
+
+from __future__ import annotations
+
+import os
+
+SECRET_KEY = "only-for-tests"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["django_prefork"]
+DATABASES: dict[str, object] = {}
+ROOT_URLCONF = "tests.site.urls"
+USE_TZ = True
+# "tests.site.apps.hello", say; without it, Django's own.
+if os.environ.get("TEST_APPLICATION"):
+    WSGI_APPLICATION = os.environ["TEST_APPLICATION"]

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import os
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+
+def hello(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(f"hello from {os.getpid()}\n", content_type="text/plain")
+
+
+urlpatterns = [path("", hello)]
