@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -39,10 +42,11 @@ def echo(environ: Environ, start_response: StartResponse) -> list[bytes]:
 
 
 def work(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """`/pid`, `/sleep?s=1`, `/spin` (Python, for ever), `/regex` (C code with the GIL, for ever), `/exit?status=3`..."""
+    """`/pid`, `/sleep?s=1`, `/spin` (for ever, in Python), `/regex` (in C, with the GIL), `/exit?status=3`, ..."""
     query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
     path = environ["PATH_INFO"]
     if path == "/sleep":
+        print("sleeping", file=sys.stderr, flush=True)
         time.sleep(float(query["s"]))
     elif path == "/spin":
         while True:
@@ -65,3 +69,51 @@ def work(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     ).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
     return [answer]
+
+
+def orphan(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """Leaves a grandchild behind whose parent ends before it."""
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            time.sleep(0.3)
+        os._exit(0)
+    os.waitpid(child, 0)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"forked\n"]
+
+
+def forks(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """A child that comes back from the view like its parent."""
+    answer = b"child\n" if os.fork() == 0 else b"parent\n"
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [answer]
+
+
+def descriptors(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """What a subprocess of the application finds open."""
+    script = (
+        "import json, os; folder = '/proc/self/fd/'; names = [folder + n for n in os.listdir(folder)];"
+        "print(json.dumps([os.readlink(name) for name in names if os.path.lexists(name)]))"
+    )
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, capture_output=True, close_fds=False, check=True).stdout
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [answer]
+
+
+def _end_worker(after: float) -> None:
+    from django_prefork import signals
+
+    def end(**_: object) -> None:
+        threading.Timer(after, os._exit, [9]).start() if after else os._exit(9)
+
+    (signals.worker_ready if after else signals.post_fork).connect(end, weak=False)
+
+
+def __getattr__(name: str) -> Any:
+    """`crash`: its workers end 0.1 s after they are ready; `never_ready`: before."""
+    if name in ("crash", "never_ready"):
+        _end_worker(0.1 if name == "crash" else 0.0)
+        return hello
+    raise AttributeError(name)

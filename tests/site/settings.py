@@ -6,11 +6,12 @@ import os
 
 SECRET_KEY = "only-for-tests"
 DEBUG = False
-ALLOWED_HOSTS = ["*"]
+ALLOWED_HOSTS = [host for host in os.environ.get("TEST_ALLOWED_HOSTS", "*").split(",") if host]
 INSTALLED_APPS = ["django_prefork"]
 DATABASES: dict[str, object] = {}
 ROOT_URLCONF = "tests.site.urls"
 USE_TZ = True
+TIME_ZONE = "UTC"
 # "tests.site.apps.hello", say; without it, Django's own.
 if os.environ.get("TEST_APPLICATION"):
     WSGI_APPLICATION = os.environ["TEST_APPLICATION"]

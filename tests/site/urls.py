@@ -10,4 +10,8 @@ def hello(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"hello from {os.getpid()}\n", content_type="text/plain")
 
 
-urlpatterns = [path("", hello)]
+def boom(request: HttpRequest) -> HttpResponse:
+    raise RuntimeError("as asked")
+
+
+urlpatterns = [path("", hello), path("boom/", boom)]

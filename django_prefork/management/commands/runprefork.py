@@ -76,7 +76,12 @@ class Command(BaseCommand):
 
     def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> None:
         set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
-        application = self._load(options)
+        try:
+            application = self._load(options)
+        except BaseException:
+            for listener in place.listeners:
+                listener.close()
+            raise
         color = False if options["no_color"] else True if options["force_color"] else None
         log.setup(self.config, options["verbosity"], color)
         if place.generation == 1 and options["verbosity"] > 0:

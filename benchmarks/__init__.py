@@ -1,0 +1,3 @@
+"""What the server costs, beside others: see benchmarks/README.md."""
+
+from __future__ import annotations

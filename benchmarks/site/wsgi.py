@@ -1,0 +1,7 @@
+"""Django's own application, as startproject has it."""
+
+from __future__ import annotations
+
+from django.core.wsgi import get_wsgi_application
+
+application = get_wsgi_application()

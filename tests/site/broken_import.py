@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+raise ImportError("this application does not import")
