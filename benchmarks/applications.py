@@ -15,6 +15,7 @@ class Application:
     """`wsgi` is module and callable, `settings` Django's. `expect` stands in the body of its answer.
 
     `probe` names the application, of the same kind to a server, that counts the results that were closed.
+    `needs_close`: without close() on its results it would leak, so that a server that spares it is no comparison.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Application:
     settings: str
     expect: bytes
     probe: str
+    needs_close: bool = True
     target: str = "/"
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -46,7 +48,7 @@ _DJANGO = ("benchmarks.site.wsgi", "application")
 _SETTINGS = "benchmarks.site.settings"
 
 APPLICATIONS = (
-    Application("hello", "hello-world WSGI", _HELLO, _SETTINGS, b"hello", probe="hello-probe"),
+    Application("hello", "hello-world WSGI", _HELLO, _SETTINGS, b"hello", probe="hello-probe", needs_close=False),
     Application(
         "view",
         "Django view without middleware",

@@ -38,7 +38,7 @@ def prepare(distributions: Iterable[str] = (), hints: Mapping[str, str] | None =
     """
     _make()
     versions = installed()
-    requirements = [*_requirements(), *distributions]
+    requirements = dict.fromkeys([*_requirements(), *distributions])
     missing = [text for text in requirements if _name(text) not in versions]
     for requirement in missing:
         say(f"installing {requirement} into {VENV.relative_to(ROOT)}")

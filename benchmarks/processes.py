@@ -95,7 +95,13 @@ def serving(command: Sequence[str], port: int, environ: dict[str, str], target: 
     with log.open("wb") as output:
         # A session of its own: that is how a process whose parent died is still found.
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     running = Running(process.pid, port)
     try:

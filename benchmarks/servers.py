@@ -35,13 +35,21 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Server:
-    """`hint` is said where `distribution` does not install. `several`: it can have more than one worker process."""
+    """`also` are further requirements of pip. `hint` is said where `distribution` does not install.
+
+    `several`: it can have more than one worker process.
+    """
 
     name: str
     distribution: str
     command: Callable[[Target], list[str | Path]]
     several: bool = False
+    also: tuple[str, ...] = ()
     hint: str = ""
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        return () if self.distribution == OURS else (self.distribution, *self.also)
 
     @contextmanager
     def serve(self, application: Application, folder: Path, *, workers: int = 1, pin: bool = True) -> Iterator[Running]:
@@ -78,6 +86,14 @@ def _uwsgi(target: Target) -> list[str | Path]:
     options = ("--master", "--disable-logging", "--die-on-term", "--need-app")
     return [
         *(BIN / "uwsgi", "--http11-socket", target.address, "--module", target.wsgi),
+        *("-p", str(target.workers), *options),
+    ]
+
+
+def _uwsgi_router(target: Target) -> list[str | Path]:
+    options = ("--master", "--disable-logging", "--die-on-term", "--need-app")
+    return [
+        *(BIN / "uwsgi", "--http", target.address, "--http-keepalive=75", "--module", target.wsgi),
         *("-p", str(target.workers), *options),
     ]
 
@@ -121,9 +137,11 @@ SERVERS = (
     Server(OURS, OURS, _prefork, several=True),
     Server("bjoern", "bjoern", _bjoern, hint="it is built here and needs libev: apt-get install libev-dev gcc"),
     Server("freastal", "freastal", _freastal),
-    Server("fastwsgi", "fastwsgi", _fastwsgi),
+    # It imports pkg_resources, which setuptools had until then.
+    Server("fastwsgi", "fastwsgi", _fastwsgi, also=("setuptools<81",)),
     Server("granian", "granian", _granian, several=True),
     Server("uwsgi", "pyuwsgi", _uwsgi, several=True),
+    Server("uwsgi-router", "pyuwsgi", _uwsgi_router, several=True),
     Server("waitress", "waitress", _waitress),
     Server("cheroot", "cheroot", _cheroot),
     Server("gunicorn-gthread", "gunicorn", _gunicorn_gthread, several=True),

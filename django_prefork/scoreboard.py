@@ -43,6 +43,10 @@ class State(IntEnum):
     DRAINING = 4
 
 
+# As plain numbers: what is written for every request.
+_IDLE, _BUSY = int(State.IDLE), int(State.BUSY)
+
+
 class Reading(NamedTuple):
     """One row as it was at one moment. `since` is monotonic seconds; `request` is what is or was last served."""
 
@@ -189,44 +193,43 @@ class Scoreboard:
 class Row:
     """A worker's own row, as it writes it. Nothing here allocates more than a number: it is on the way of a request."""
 
-    __slots__ = ("_base", "_clocks", "_raw", "_text", "_words")
+    __slots__ = ("_clocks", "_text", "_words")
 
     def __init__(self, board: Scoreboard, slot: int) -> None:
-        self._base = board._base(slot)
-        self._words = board.words
-        self._clocks = board.clocks
-        self._raw = board.raw
-        self._text = self._base * _WORD + _TEXT
+        base = board._base(slot)
+        text = base * _WORD + _TEXT
+        self._words = board.words[base : base + _TEXT // _WORD]
+        self._clocks = board.clocks[base : base + _TEXT // _WORD]
+        self._text = board.raw[text : text + _TEXT_BYTES]
 
     def state(self, state: State, now: float) -> None:
-        self._clocks[self._base + SINCE] = now
-        self._words[self._base + STATE] = state
+        self._clocks[SINCE] = now
+        self._words[STATE] = state
 
     def begin(self, line: bytes, now: float) -> None:
         """The application starts on the request whose first line is `line`."""
-        line = line[:_TEXT_BYTES]
         size = len(line)
-        text = self._text
+        if size > _TEXT_BYTES:
+            line = line[:_TEXT_BYTES]
+            size = _TEXT_BYTES
+        self._text[:size] = line
         words = self._words
-        base = self._base
-        self._raw[text : text + size] = line
-        words[base + TEXT_LENGTH] = size
+        words[TEXT_LENGTH] = size
         # Since before state: who sees BUSY must not read the age of something older.
-        self._clocks[base + SINCE] = now
-        words[base + STATE] = State.BUSY
+        self._clocks[SINCE] = now
+        words[STATE] = _BUSY
 
     def end(self, now: float) -> None:
         """The application has answered."""
-        base = self._base
         words = self._words
-        words[base + REQUESTS] += 1
-        words[base + STATE] = State.IDLE
-        self._clocks[base + SINCE] = now
+        words[REQUESTS] += 1
+        words[STATE] = _IDLE
+        self._clocks[SINCE] = now
 
     def progress(self, now: float) -> None:
         """A streaming response produced a piece: the time limit begins anew."""
-        self._clocks[self._base + SINCE] = now
+        self._clocks[SINCE] = now
 
     def spool(self, count: int) -> None:
         """`count` more bytes of request bodies are on disk (fewer, if negative)."""
-        self._words[self._base + SPOOLED] = max(0, self._words[self._base + SPOOLED] + count)
+        self._words[SPOOLED] = max(0, self._words[SPOOLED] + count)

@@ -54,6 +54,7 @@ class Server:
         self.errors = errors
         self.lines: list[str] = []
         self._news = threading.Condition()
+        self._connections: list[socket.socket] = []
         command = [*prefix, sys.executable, "-X", "dev", str(ROOT / "manage.py"), "runprefork"]
         command += [bind] if bind else []
         self.process = subprocess.Popen(
@@ -174,7 +175,10 @@ class Server:
             connection.close()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        """A raw connection; closed with the server, if the test does not."""
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        self._connections.append(sock)
+        return sock
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -182,6 +186,8 @@ class Server:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
+        for sock in self._connections:
+            sock.close()
         try:
             if self.process.poll() is None:
                 self.kill(signal.SIGTERM)

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django_prefork import signals
+from django_prefork import process, signals
 from django_prefork.arbiter import fork_safety, policy
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.arbiter.listeners import Listener
@@ -57,6 +57,7 @@ class Arbiter:
         generation: int,
         life: int,
         control: int,
+        access_log: AccessLog | None = None,
     ) -> None:
         self.application = application
         self.config = config
@@ -65,7 +66,7 @@ class Arbiter:
         self.generation = generation
         self.life = life
         self.control = control
-        self.access_log = AccessLog.from_config(config)
+        self.access_log = access_log
         self.target = config.workers
         self.children = Children()
         self.ready = False
@@ -292,7 +293,7 @@ class Arbiter:
                 os.close(fd)
             for child in self.children:
                 child.close()
-            set_title(f"{self.config.proc_name or 'django-prefork'}: worker {slot} gen {self.generation}")
+            process.set_title(f"{self.config.proc_name or 'django-prefork'}: worker {slot} gen {self.generation}")
             worker = Worker(
                 self.application,
                 self.config,
@@ -518,12 +519,3 @@ def _how(status: int) -> str:
 def _quoted(line: str) -> str:
     """A client's words in a log: no control characters."""
     return '"' + line.encode("unicode_escape").decode("ascii").replace('"', "\\x22") + '"'
-
-
-def set_title(title: str) -> None:
-    """In `ps` and `top`, where setproctitle happens to be installed (the extra `title`)."""
-    try:
-        from setproctitle import setproctitle
-    except ImportError:
-        return
-    setproctitle(title)

@@ -39,7 +39,7 @@ _TARGET_BYTES = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 # RFC 9110 section 4.2: absolute-form of the two schemes that an HTTP server serves.
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 # RFC 3986 section 3.2.2: reg-name or IP-literal (checked apart), and a port; no userinfo, and no ",".
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9\-._~%!$&'()*+;=]+)(?::([0-9]{0,5}))?")
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?")
 # RFC 9110 section 10.1.4 as far as it decides between "not understood" (501) and "not even that" (400).
 _CODINGS = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:[ \t]*,[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+)*")
 
@@ -68,8 +68,8 @@ class RequestHead:
     """A request's head, judged. Strings hold latin-1, as PEP 3333 wants them.
 
     `target` is exactly what came, `line` the whole request line. `fields` maps CGI names (RFC 3875 section 4.1.18:
-        HTTP_ACCEPT, CONTENT_TYPE) to values. `length` is the body's declared length in bytes, 0 for none; with `chunked`
-        it says nothing. `expects` asks for `100 Continue`.
+    HTTP_ACCEPT, CONTENT_TYPE) to values. `length` is the body's declared length in bytes, 0 for none; with `chunked`
+    it says nothing. `expects` asks for `100 Continue`.
     """
 
     __slots__ = (
@@ -105,7 +105,7 @@ class RequestParser:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         # Below this size no line of a head can be over its limit, so that they need not be looked at one by one.
-        self.small = min(limits.line, limits.field_size, LIMIT_HEAD)
+        self.small = min(limits.line, limits.field_size, LIMIT_HEAD - 4)
         self._lines: dict[bytes, tuple[str, str, str, str, bool, str | None]] = {}
         self._fields: dict[bytes, tuple[str, str]] = {}
         self._names: dict[bytes, str] = {}
@@ -124,14 +124,17 @@ class RequestParser:
         if len(lines) > self.limits.fields:
             raise HttpError(431, "more fields than limit_request_fields")
         seen = self._fields
+        repeated: dict[str, list[str]] = {}
         for line in lines:
             key, value = seen.get(line) or self._field(line)
             if key not in fields:
                 fields[key] = value
             elif key:
-                fields[key] = _joined(key, fields[key], value)
+                repeated.setdefault(key, [fields[key]]).append(value)
         # A dropped field (an underscore in its name, or Proxy) has an empty key.
         fields.pop("", None)
+        for key, values in repeated.items():
+            fields[key] = _joined(key, values)
 
         request = RequestHead()
         request.method, request.target, request.path, request.query, http11, authority = request_line
@@ -152,6 +155,8 @@ class RequestParser:
         connection = fields.get("HTTP_CONNECTION")
         if connection is None:
             request.keep_alive = http11
+        elif connection == "keep-alive":
+            request.keep_alive = True
         else:
             options = {option.strip(" \t") for option in connection.lower().split(",")}
             request.keep_alive = "close" not in options and (http11 or "keep-alive" in options)
@@ -183,7 +188,8 @@ class RequestParser:
         """`method SP target SP HTTP/1.1` -> method, target, decoded path, query, whether 1.1, authority."""
         words = line.split(b" ")
         if len(words) != 3:
-            if len(words) == 2 and words[1].startswith(b"/") and _METHOD.fullmatch(words[0]):
+            simple = len(words) == 2 and words[1].startswith(b"/") and not words[1].translate(None, _TARGET_BYTES)
+            if simple and _METHOD.fullmatch(words[0]):
                 raise HttpError(505, "HTTP/0.9")
             raise HttpError(400, "malformed request line")
         method, target, version = words
@@ -299,13 +305,13 @@ class HeadBuffer:
         limits = self._parser.limits
         while True:
             end = buffer.find(b"\n", seen)
-            # A line's bytes so far, its CR left out where it is there.
-            length = (len(buffer) if end < 0 else end - 1) - self._line
+            # A line's bytes so far, without its CR: that may be the last byte here, and its LF in the next piece.
+            length = (len(buffer) - buffer.endswith(b"\r") if end < 0 else end - 1) - self._line
             if length and self._lines == 0 and length > limits.line:
                 raise HttpError(414, "request line over limit_request_line")
             if self._lines and length > limits.field_size:
                 raise HttpError(431, "field over limit_request_field_size")
-            if (len(buffer) if end < 0 else end) - self._start > LIMIT_HEAD:
+            if (len(buffer) if end < 0 else end + 1) - self._start > LIMIT_HEAD:
                 raise HttpError(431, "head too large")
             if end < 0:
                 return None
@@ -346,12 +352,12 @@ def _cgi_name(name: bytes) -> str:
     return "HTTP_" + key
 
 
-def _joined(key: str, old: str, new: str) -> str:
+def _joined(key: str, values: list[str]) -> str:
     """RFC 9110 section 5.3; Cookie is the exception (RFC 6265 section 5.4), or Django would lose cookies."""
     status = _SINGLETONS.get(key)
     if status is not None:
         raise HttpError(status, "repeated field")
-    return old + ("; " if key == "HTTP_COOKIE" else ", ") + new
+    return ("; " if key == "HTTP_COOKIE" else ", ").join(values)
 
 
 def _remember(cache: dict[bytes, Any], key: bytes, value: Any) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
+from io import BufferedRandom, BufferedReader, FileIO
 from types import TracebackType
 from typing import IO, Any, Protocol
 
@@ -39,17 +40,16 @@ _KINDS = {
     "server": _SERVER,
     "date": _DATE,
     # PEP 3333: "hop-by-hop" features are the server's alone.
-    **dict.fromkeys(
-        ("keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "proxy-authenticate", "proxy-authorization"),
-        _HOP_BY_HOP,
-    ),
+    **dict.fromkeys(("keep-alive", "transfer-encoding", "te", "trailer", "upgrade"), _HOP_BY_HOP),
 }
 
 # A field line costs 0.6 us to judge and 0.1 us to look up; most answers repeat the same ones.
 _CACHED = 512
 _CACHED_CHARACTERS = 200
-_lines: dict[tuple[str, str], tuple[bytes, int]] = {}
+_field_lines: dict[tuple[str, str], tuple[bytes, int]] = {}
 _warned: set[str] = set()
+# Beyond this, copying a body behind its head costs more than a second send (bytes).
+_ONE_SEND = 256 * 1024
 
 
 class Sink(Protocol):
@@ -79,13 +79,19 @@ class FileWrapper:
 
     def regular(self) -> tuple[int, int, int] | None:
         """Descriptor, position and remaining bytes where the file is one that `sendfile` takes; None otherwise."""
-        try:
-            descriptor = self.filelike.fileno()
-            position = self.filelike.tell()
-            status = os.fstat(descriptor)
-        except (AttributeError, OSError, ValueError):
+        # Whose read() would be called: what unpacks or decrypts has a descriptor, too, but of other bytes (gzip.open).
+        read = getattr(self.filelike, "read", None)
+        file: Any = getattr(getattr(read, "__wrapped__", read), "__self__", None)
+        raw = file.raw if type(file) in (BufferedReader, BufferedRandom) else file
+        if type(raw) is not FileIO:
             return None
-        if not stat.S_ISREG(status.st_mode) or not isinstance(position, int):
+        try:
+            descriptor = raw.fileno()
+            position = file.tell()
+            status = os.fstat(descriptor)
+        except (OSError, ValueError):
+            return None
+        if not stat.S_ISREG(status.st_mode):
             return None
         return descriptor, position, max(0, status.st_size - position)
 
@@ -107,6 +113,7 @@ class Response:
         "_fields",
         "_head_sent",
         "_length",
+        "_overrun",
         "_request",
         "_sink",
         "_status",
@@ -125,10 +132,11 @@ class Response:
         self._fields: list[tuple[str, str]] = []
         self._head_sent = False
         self._length: int | None = None
+        self._overrun = False
         self._chunked = False
 
     def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+        self, status: str, headers: list[tuple[str, str]], /, exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
         """PEP 3333's `start_response`."""
         if exc_info is not None:
@@ -180,6 +188,7 @@ class Response:
 
     def write(self, data: bytes) -> None:
         """PEP 3333's `write()`: sends `data` at once."""
+        data = _bytes(data)
         if not self._head_sent:
             head = self._head(None)
             self._send_piece(data, head)
@@ -188,6 +197,8 @@ class Response:
 
     def _send_whole(self, body: bytes) -> None:
         """The common case: head and body in one send."""
+        if type(body) is not bytes:
+            body = _bytes(body)
         if self._head_sent:  # by write()
             if body:
                 self._send_piece(body)
@@ -200,7 +211,11 @@ class Response:
         if self._length != len(body):
             body = self._cut(body)
         self.sent = len(body)
-        self._sink.send(head + body)
+        if len(body) <= _ONE_SEND:
+            self._sink.send(head + body)
+        else:
+            self._sink.send(head)
+            self._sink.send(body)
 
     def _send_file(self, wrapper: FileWrapper) -> None:
         """Leave the file to the kernel; the descriptor is duplicated, so that the application may close its own."""
@@ -209,27 +224,25 @@ class Response:
             self._send_iterable(wrapper)
             return
         descriptor, position, count = file
-        head = self._head(count)
-        assert self._length is not None
-        self._sink.send(head)
-        if not self._no_body:
-            if self._length > count:
-                self.keep_alive = False
-                logger.error("the file is shorter than the response's Content-Length")
+        self._sink.send(self._head(count))
+        if not self._no_body and self._length is not None:
             self.sent = min(count, self._length)
-            self._sink.send_file(os.dup(descriptor), position, self.sent)
+            if self.sent:
+                self._sink.send_file(os.dup(descriptor), position, self.sent)
 
     def _send_iterable(self, result: Iterable[bytes]) -> None:
         """Piece by piece, each sent as it is produced; the head waits for the first (PEP 3333)."""
         for piece in result:
             if not piece:
                 continue  # RFC 9112 section 7.1: an empty chunk would be the last one
+            if type(piece) is not bytes:
+                piece = _bytes(piece)
             if self._head_sent:
                 self._send_piece(piece)
             else:
                 self._send_piece(piece, self._head(None))
             self._sink.progressed()
-            if self._no_body:
+            if self._no_body or self._overrun:
                 break
         if not self._head_sent:
             # An iterable that gave nothing: the body is empty, and that is known now.
@@ -252,7 +265,9 @@ class Response:
         assert self._length is not None
         left = self._length - self.sent
         if len(piece) > left:
-            logger.error("response body longer than its Content-Length of %d: cut", self._length)
+            if not self._overrun:
+                logger.error("response body longer than its Content-Length of %d: cut", self._length)
+            self._overrun = True
             piece = piece[:left]
         return piece
 
@@ -274,21 +289,16 @@ class Response:
         """The status line and the fields; `length` is the body's where it is known. Decides the framing."""
         if self._status is None:
             raise BadResponse("the application returned without calling start_response()")
-        match = _STATUS.fullmatch(self._status)
-        if not match or match[1] < "200":
-            raise BadResponse("the application's status is not one that HTTP knows")
-        status = int(match[1])
+        self.status, beginning = _beginning(self._status)
+        parts = [beginning]
+        add = parts.append
+        known = _field_lines.get
         declared: int | None = None
-        own_server = own_date = False
-        lines = [_status_line(self._status)]
         for item in self._fields:
-            known = _lines.get(item)
-            if known is None:
-                known = _field_line(item)
-            line, kind = known
+            line, kind = known(item) or _field_line(item)
             if kind:
                 if kind == _LENGTH:
-                    declared = _declared_length(item[1])
+                    declared = int(item[1])
                     continue
                 if kind == _CONNECTION:
                     if "close" in item[1].lower():
@@ -297,38 +307,36 @@ class Response:
                 if kind == _HOP_BY_HOP:
                     _warn(item[0])
                     continue
-                own_server = own_server or kind == _SERVER
-                own_date = own_date or kind == _DATE
-            lines.append(line)
-        self.status = status
-        if not own_server:
-            lines.append(b"Server: django-prefork\r\n")
-        if not own_date:
-            lines.append(_date_line())
+                # The project's own Server or Date instead of ours, and once.
+                others = _without(parts[0], b"Server: " if kind == _SERVER else b"Date: ")
+                if others == parts[0]:
+                    continue
+                parts[0] = others
+            add(line)
 
         http11 = self._request.http11
-        if status in (204, 304):
+        if self.status == 204 or self.status == 304:
             pass  # RFC 9110 section 8.6: no Content-Length in 204; in 304 it would be that of the 200
         elif declared is not None or length is not None:
-            known_length = declared if declared is not None else length
-            assert known_length is not None
-            self._length = known_length
-            lines.append(b"Content-Length: %d\r\n" % known_length)
+            if declared is None:
+                declared = length
+            elif length is not None and declared > length and not self._no_body:
+                logger.error("response body shorter than its Content-Length of %d: connection closed", declared)
+                self.keep_alive = False
+            self._length = declared
+            add(b"Content-Length: %d\r\n" % declared)  # type: ignore[str-format]
         elif http11:
             self._chunked = True
-            lines.append(b"Transfer-Encoding: chunked\r\n")
+            add(b"Transfer-Encoding: chunked\r\n")
         elif self._request.method != "HEAD":
             self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
-        if self._length is not None and length is not None and self._length > length and not self._no_body:
-            logger.error("response body shorter than its Content-Length of %d: connection closed", self._length)
-            self.keep_alive = False
         if not self.keep_alive:
-            lines.append(b"Connection: close\r\n")
+            add(b"Connection: close\r\n")
         elif not http11:
-            lines.append(b"Connection: keep-alive\r\n")
-        lines.append(b"\r\n")
+            add(b"Connection: keep-alive\r\n")
+        add(b"\r\n")
         self._head_sent = True
-        return b"".join(lines)
+        return b"".join(parts)
 
     def _failed(self, environ: Mapping[str, Any]) -> None:
         """Say so in the log; answer 500 if nothing is out yet, else leave the body visibly unfinished."""
@@ -366,18 +374,6 @@ def error_response(status: int, *, head_only: bool = False) -> bytes:
     return head + _date_line() + b"\r\n" + (b"" if head_only else body)
 
 
-_status_lines: dict[str, bytes] = {}
-
-
-def _status_line(status: str) -> bytes:
-    line = _status_lines.get(status)
-    if line is None:
-        line = f"HTTP/1.1 {status if ' ' in status else status + ' '}\r\n".encode("latin-1")
-        if len(_status_lines) < _CACHED:
-            _status_lines[status] = line
-    return line
-
-
 def _field_line(item: tuple[str, str]) -> tuple[bytes, int]:
     """Judge one field of the application's; return its line and what it means to framing."""
     name, value = item
@@ -385,18 +381,23 @@ def _field_line(item: tuple[str, str]) -> tuple[bytes, int]:
         raise BadResponse("the application's response has a malformed field name")
     if not isinstance(value, str) or not _VALUE.fullmatch(value):
         raise BadResponse(f"the application's response has a malformed value in {name}")
-    known = (f"{name}: {value}\r\n".encode("latin-1"), _KINDS.get(name.lower(), _PLAIN))
-    if len(value) <= _CACHED_CHARACTERS and known[1] != _LENGTH:
-        if len(_lines) >= _CACHED:
-            _lines.clear()
-        _lines[item] = known
+    lower = name.lower()
+    kind = _HOP_BY_HOP if lower.startswith("proxy-") else _KINDS.get(lower, _PLAIN)
+    if kind == _LENGTH and (not (value.isascii() and value.isdigit()) or len(value) > 19):
+        raise BadResponse("the application's response has a malformed value in Content-Length")
+    known = (f"{name}: {value}\r\n".encode("latin-1"), kind)
+    if len(value) <= _CACHED_CHARACTERS:
+        if len(_field_lines) >= _CACHED:
+            _field_lines.clear()
+        _field_lines[item] = known
     return known
 
 
-def _declared_length(value: str) -> int:
-    if not (value.isascii() and value.isdigit()) or len(value) > 19:
-        raise BadResponse("the application's response has a malformed value in Content-Length")
-    return int(value)
+def _bytes(body: object) -> bytes:
+    """PEP 3333: byte strings. Found out before the head is sent, what is none can still be answered with 500."""
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    raise BadResponse("the application's response has a body that is not made of bytes")
 
 
 def _warn(name: str) -> None:
@@ -406,21 +407,50 @@ def _warn(name: str) -> None:
         logger.warning("hop-by-hop header %s of the application dropped: it is the server's (PEP 3333)", name)
 
 
-_date_at = 0
+# How responses begin, by status: the status line, Server and Date. Made anew every second.
+_beginnings: dict[str, tuple[int, bytes]] = {}
+_beginnings_until = 0.0
 _date = b""
 
 
+def _beginning(status: str) -> tuple[int, bytes]:
+    """The status' number, and the first lines of a response with it."""
+    if time.monotonic() >= _beginnings_until:
+        _new_second()
+    return _beginnings.get(status) or _new_beginning(status)
+
+
+def _new_second() -> None:
+    global _beginnings_until, _date
+    # By the monotonic clock, so that a wall clock set back does not stop the Date; it is less than a second late.
+    _beginnings_until = time.monotonic() + 1.0 - time.time() % 1.0
+    _date = f"Date: {formatdate(time.time(), usegmt=True)}\r\n".encode("ascii")
+    _beginnings.clear()
+
+
+def _new_beginning(status: str) -> tuple[int, bytes]:
+    match = _STATUS.fullmatch(status)
+    if not match or match[1] < "200":
+        raise BadResponse("the application's status is not one that HTTP knows")
+    line = f"HTTP/1.1 {status if ' ' in status else status + ' '}\r\nServer: django-prefork\r\n".encode("latin-1")
+    beginning = (int(match[1]), line + _date)
+    if len(_beginnings) < _CACHED:
+        _beginnings[status] = beginning
+    return beginning
+
+
+def _without(beginning: bytes, name: bytes) -> bytes:
+    return b"".join(line for line in beginning.splitlines(keepends=True) if not line.startswith(name))
+
+
 def _date_line() -> bytes:
-    """RFC 9110 section 6.6.1; made once a second, and follows the wall clock."""
-    global _date_at, _date
-    now = int(time.time())
-    if now != _date_at:
-        _date = f"Date: {formatdate(now, usegmt=True)}\r\n".encode("ascii")
-        _date_at = now
+    """RFC 9110 section 6.6.1."""
+    if time.monotonic() >= _beginnings_until:
+        _new_second()
     return _date
 
 
 def _named(environ: Mapping[str, Any]) -> tuple[str, str]:
     """Method and path, safe to be written to a log."""
-    path = environ.get("PATH_INFO", "").encode("unicode_escape").decode("ascii")
+    path = str(environ.get("PATH_INFO", "")).encode("unicode_escape").decode("ascii")
     return environ.get("REQUEST_METHOD", "?"), path

@@ -46,6 +46,10 @@ class State(Enum):
     CLOSED = auto()
 
 
+# Looked up in the module, not in the enumeration: 10 times a request, 60 ns less each (Python 3.11).
+_IDLE, _HEAD, _BODY, _SERVING, _SENDING, _LINGERING, _CLOSED = State
+
+
 class Connection:
     """`peer` is address and port as strings, both empty on a unix socket; `template` the environ of its listener."""
 
@@ -76,7 +80,7 @@ class Connection:
         self.sock = sock
         self.peer = peer
         self.template = template
-        self.state = State.IDLE
+        self.state = _IDLE
         self.deadline = FOREVER
         self.queued = FOREVER
         self._fd = sock.fileno()
@@ -95,12 +99,12 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Nothing of a request is here."""
-        return self.state is State.IDLE and not self._rest
+        return self.state is _IDLE and not self._rest
 
     # -- what the loop says --------------------------------------------------------------------------------------------
 
     def ready(self, mask: int) -> None:
-        if self.state is State.SENDING:
+        if self.state is _SENDING:
             self._flush()
         elif not self._rest:  # else: a request that is here already comes first
             self.receive()
@@ -108,7 +112,7 @@ class Connection:
     def receive(self) -> bool:
         """Take what has come, and serve what is complete; whether there was anything."""
         try:
-            data = self.sock.recv(RECEIVE_BODY if self.state is State.BODY else RECEIVE)
+            data = self.sock.recv(RECEIVE if self.state is not _BODY else RECEIVE_BODY)
         except BlockingIOError:
             return False
         except OSError:
@@ -122,12 +126,12 @@ class Connection:
 
     def late(self, now: float) -> None:
         state = self.state
-        if state is State.HEAD:
+        if state is _HEAD:
             self._refuse(HttpError(408, "the head took longer than header_timeout"))
-        elif state is State.BODY:
+        elif state is _BODY:
             self._refuse(HttpError(408, "the body came slower than body_timeout allows"))
         else:
-            if state is State.SENDING:
+            if state is _SENDING:
                 logger.debug("client %s took nothing for send_timeout: closed", self.peer[0])
             self.close()
 
@@ -135,11 +139,11 @@ class Connection:
 
     def _take(self, data: bytes) -> None:
         try:
-            if self.state is State.IDLE or self.state is State.HEAD:
+            if self.state is _IDLE or self.state is _HEAD:
                 self._take_head(data)
-            elif self.state is State.BODY:
+            elif self.state is _BODY:
                 self._take_body(data)
-            elif self.state is State.LINGERING:
+            elif self.state is _LINGERING:
                 self._lingered += len(data)
                 if self._lingered > LINGER_BYTES:
                     self.close()
@@ -154,7 +158,7 @@ class Connection:
                 self._begin(data[:end], data[end + 4 :])
                 return
             self._partial = HeadBuffer(self.worker.parser)
-            self._wait_for(State.HEAD, self.worker.config.header_timeout)
+            self._wait_for(_HEAD, self.worker.config.header_timeout)
         found = self._partial.feed(data)
         if found is not None:
             self._partial = None
@@ -168,7 +172,7 @@ class Connection:
             self._body = body_of(request, worker.limits, spool)
             self._body_bytes = 0
             self._body_began = worker.loop.now
-            self.state = State.BODY
+            self.state = _BODY
             if rest:
                 self._take_body(rest)
             elif request.expects:
@@ -177,8 +181,8 @@ class Connection:
                     self.send(_CONTINUE)
                 except ClientGone:
                     self.close()
-            if self.state is State.BODY:
-                self._wait_for(State.BODY, worker.config.body_timeout)
+            if self.state is _BODY:
+                self._wait_for(_BODY, worker.config.body_timeout)
             return
         if rest:
             self._rest = rest
@@ -200,7 +204,7 @@ class Connection:
         self._serve(request)
 
     def _serve(self, request: RequestHead) -> None:
-        self.state = State.SERVING
+        self.state = _SERVING
         complete(request, self.peer, self.worker.trusted)
         keep_alive = self.worker.serve(self, request)
         if self._body is not None:
@@ -212,7 +216,7 @@ class Connection:
 
     def _ended(self) -> None:
         """The client has closed its side."""
-        if self.state in (State.HEAD, State.BODY):
+        if self.state in (_HEAD, _BODY):
             # RFC 9112 section 8: an incomplete request is no request.
             self._refuse(HttpError(400, "the client closed in the middle of a request"))
         else:
@@ -276,12 +280,12 @@ class Connection:
             self.progressed()
 
     def _answered(self, keep_alive: bool) -> None:
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         if self._outbox:
             self._then = keep_alive
             self._watch(WRITE)
-            self._wait_for(State.SENDING, self.worker.config.send_timeout)
+            self._wait_for(_SENDING, self.worker.config.send_timeout)
             return
         self._sent(keep_alive)
 
@@ -309,7 +313,7 @@ class Connection:
             else:
                 self.close()
             return
-        self._wait_for(State.IDLE, self.worker.config.keep_alive)
+        self._wait_for(_IDLE, self.worker.config.keep_alive)
         self._watch(READ)
         if self._rest:
             self.worker.later.append(self)
@@ -317,7 +321,7 @@ class Connection:
     def next(self) -> None:
         """Serve what came together with the request before."""
         rest, self._rest = self._rest, b""
-        if rest and self.state is State.IDLE:
+        if rest and self.state is _IDLE:
             self._take(rest)
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -336,7 +340,7 @@ class Connection:
         if self._outbox:
             self._then = False
             self._watch(WRITE)
-            self._wait_for(State.SENDING, LINGER_SECONDS)
+            self._wait_for(_SENDING, LINGER_SECONDS)
         else:
             self._linger()
 
@@ -348,20 +352,20 @@ class Connection:
             return
         self._rest = b""
         self._watch(READ)
-        self._wait_for(State.LINGERING, LINGER_SECONDS)
+        self._wait_for(_LINGERING, LINGER_SECONDS)
 
     def leave(self, soon: float) -> None:
         """The worker goes: a client of whom nothing, or half a head, is here has `soon` seconds; a body is awaited."""
-        if self.idle or self.state is State.HEAD:
+        if self.idle or self.state is _HEAD:
             self._until(min(self.deadline, self.worker.loop.now + soon))
 
     def broken(self) -> None:
         self.close()
 
     def close(self) -> None:
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
-        self.state = State.CLOSED
+        self.state = _CLOSED
         self.deadline = FOREVER
         self._drop_request()
         if self._outbox is not None:
@@ -384,10 +388,10 @@ class Connection:
 
     def wait(self) -> None:
         """A connection that sent nothing yet: into the loop."""
-        if self.state is not State.CLOSED and not self._interest:
+        if self.state is not _CLOSED and not self._interest:
             self._watch(READ)
-            if self.state is State.IDLE:
-                self._wait_for(State.IDLE, self.worker.config.keep_alive or self.worker.config.header_timeout)
+            if self.state is _IDLE:
+                self._wait_for(_IDLE, self.worker.config.keep_alive or self.worker.config.header_timeout)
 
     def _watch(self, mask: int) -> None:
         if self._interest != mask:

@@ -136,8 +136,11 @@ class Loop:
             self._queues[late.queued].discard(late)
             late.queued = FOREVER
 
-    def wait(self, most: float) -> None:
-        """Serve what is ready, waiting for it until the next deadline or at most `most` seconds; then what is late."""
+    def wait(self, most: float) -> bool:
+        """Serve what is ready, waiting for it until the next deadline or at most `most` seconds; then what is late.
+
+        Returns whether anything was ready.
+        """
         if self._times:
             most = min(most, max(0.0, self._times[0] - time.monotonic()))
         events = self._poller.poll(most)
@@ -160,6 +163,7 @@ class Loop:
                         self._broken(late)
                 elif late.deadline != FOREVER:
                     self.expect(late)
+        return bool(events)
 
     @staticmethod
     def _broken(who: Watched | Late) -> None:

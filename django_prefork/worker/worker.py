@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import faulthandler
 import logging
@@ -15,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from django_prefork import signals
+from django_prefork import process, signals
 from django_prefork.config import Config
 from django_prefork.http import environ
 from django_prefork.http.errors import HttpError
@@ -40,8 +39,6 @@ ACCEPT_ROOM = 16
 # What a stopping server, and a retiring worker, give a client that keeps an idle connection (seconds).
 STOP_IDLE = 0.3
 RETIRE_IDLE = 2.0
-# What atexit handlers may take (seconds): exporters flush there, and some wait for a network that is gone.
-ATEXIT_SECONDS = 5.0
 
 # What the Arbiter's process, or a terminal, may send; by name, and none may end a worker unsaid.
 _NOTED = (
@@ -148,7 +145,7 @@ class Worker:
         self._boot()
         loop = self.loop
         while True:
-            loop.wait(0.0 if self.later else LOOK)
+            busy = loop.wait(0.0 if self.later else LOOK)
             for _ in range(len(self.later)):
                 self.later.popleft().next()
             if self.leaving:
@@ -156,7 +153,7 @@ class Worker:
                     return
             elif self._accept_again:
                 self._reopen()
-            elif not self.later:
+            elif not busy:
                 for door in self._doors:
                     door.ready(READ)
 
@@ -250,9 +247,9 @@ class Worker:
         """Leave the process: close what the project opened, let it flush, and end. Never returns."""
         try:
             signals.emit(signals.worker_exiting, slot=self.slot, generation=self.generation, reason=self.leaving)
-            close_databases()
+            process.close_databases()
             logger.info("%s leaves: %s", self.name, self.leaving)
-            leave_process(status)
+            process.leave(status)
         finally:
             os._exit(status or 1)
 
@@ -320,7 +317,7 @@ class Worker:
             response.run(self.application, fields)
         except BaseException as error:
             # SystemExit and its kin pass Django by: no request_finished, and a transaction may be open.
-            close_databases()
+            process.close_databases()
             self.expire(f"the application raised {type(error).__name__}")
         if self._forked:
             os._exit(1)
@@ -440,25 +437,3 @@ def _ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[
 def _not_ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
     return [b"stopping\n"]
-
-
-def close_databases() -> None:
-    """Close this process's database connections. What fails is logged: it must not keep a worker from leaving."""
-    from django.db import connections
-
-    try:
-        connections.close_all()
-    except Exception:
-        logger.exception("closing the database connections failed")
-
-
-def leave_process(status: int) -> None:
-    """Run what was registered for the end, but not for ever, and leave without unwinding the parent's frames."""
-    faulthandler.dump_traceback_later(ATEXIT_SECONDS, exit=True)
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass
-    os._exit(status)

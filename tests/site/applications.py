@@ -46,7 +46,7 @@ def work(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
     path = environ["PATH_INFO"]
     if path == "/sleep":
-        print("sleeping", file=sys.stderr, flush=True)
+        os.write(2, b"sleeping\n")  # one write: workers say it at once
         time.sleep(float(query["s"]))
     elif path == "/spin":
         while True:
@@ -100,6 +100,17 @@ def descriptors(environ: Environ, start_response: StartResponse) -> list[bytes]:
     answer = subprocess.run(command, capture_output=True, close_fds=False, check=True).stdout
     start_response("200 OK", [("Content-Type", "application/json")])
     return [answer]
+
+
+def soak(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Reads what it is sent and says how much that was; `/stream` answers in pieces."""
+    size = 0
+    for line in iter(lambda: environ["wsgi.input"].read(65536), b""):
+        size += len(line)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/stream":
+        return (b"piece\n" * 100 for _ in range(20))
+    return [str(size).encode()]
 
 
 def _end_worker(after: float) -> None:

@@ -6,18 +6,19 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 from django.core.servers.basehttp import get_internal_wsgi_application
 from django.db import connections
 
-from django_prefork import __version__, config, inheritance, log
+from django_prefork import __version__, config, inheritance, log, process
 from django_prefork.arbiter import launch, privileges
-from django_prefork.arbiter.arbiter import Arbiter, set_title
+from django_prefork.arbiter.arbiter import Arbiter
 from django_prefork.arbiter.listeners import ListenError
 
 
@@ -69,24 +70,38 @@ class Command(BaseCommand):
                 return
             inherited = inheritance.take_generation()
             place = launch.join(inherited) if inherited is not None else launch.launch(self.config)
-            privileges.drop(self.config.user, self.config.group, place.listeners)
-        except (config.ConfigError, ListenError, launch.LaunchError, privileges.PrivilegeError) as error:
+        except (config.ConfigError, ListenError, launch.LaunchError) as error:
             raise CommandError(str(error)) from None
-        self._be_arbiter(place, options)
+        process.leave(self._be_arbiter(place, options))
 
-    def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> None:
-        set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
+    def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> int:
+        """The exit status. From here on this is the server's process: nothing returns or raises into the caller."""
+        process.set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
         try:
-            application = self._load(options)
+            privileges.drop(self.config.user, self.config.group, place.listeners)
+            return self._arbiter(place, options).run()
+        except (CommandError, config.ConfigError, privileges.PrivilegeError) as error:
+            if options["traceback"]:
+                traceback.print_exc()
+            else:
+                self.stderr.write(
+                    f"{type(error).__name__}: {error}" if isinstance(error, SystemCheckError) else str(error)
+                )
+        except SystemExit as error:
+            traceback.print_exc()
+            return error.code if isinstance(error.code, int) else 1
         except BaseException:
-            for listener in place.listeners:
-                listener.close()
-            raise
+            traceback.print_exc()
+        return 1
+
+    def _arbiter(self, place: launch.Place, options: dict[str, Any]) -> Arbiter:
+        application = self._load(options)
         color = False if options["no_color"] else True if options["force_color"] else None
         log.setup(self.config, options["verbosity"], color)
+        access_log = log.AccessLog.from_config(self.config)
         if place.generation == 1 and options["verbosity"] > 0:
             self._greet(place)
-        arbiter = Arbiter(
+        return Arbiter(
             application,
             self.config,
             listeners=place.listeners,
@@ -94,10 +109,8 @@ class Command(BaseCommand):
             generation=place.generation,
             life=place.life,
             control=place.control,
+            access_log=access_log,
         )
-        status = arbiter.run()
-        # Not back into the caller: what comes after a command is not for a server's process.
-        sys.exit(status)
 
     def _load(self, options: dict[str, Any]) -> Callable[..., Any]:
         """Checks, then the application, as runserver finds it: settings.WSGI_APPLICATION, whatever that is."""

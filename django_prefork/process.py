@@ -1,0 +1,49 @@
+"""What each of the server's processes does at its beginning and at its end."""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import logging
+import os
+import sys
+
+logger = logging.getLogger("django_prefork")
+
+# What atexit handlers may take (seconds): exporters flush there, and some wait for a network that is gone.
+ATEXIT_SECONDS = 5.0
+
+
+def set_title(title: str) -> None:
+    """In `ps` and `top`, where setproctitle happens to be installed (the extra `title`)."""
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return
+    setproctitle(title)
+
+
+def close_databases() -> None:
+    """Close this process's database connections. What fails is logged: it must not keep a process from going on."""
+    from django.db import connections
+
+    try:
+        connections.close_all()
+    except Exception:
+        logger.exception("closing the database connections failed")
+
+
+def leave(status: int) -> None:
+    """Run what was registered for the end, but not for ever, and end. Never returns.
+
+    Not by `sys.exit()`: frames of whoever called the command, and of the process this one was forked from, lie below.
+    """
+    try:
+        faulthandler.dump_traceback_later(ATEXIT_SECONDS, exit=True)
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # a stream that is closed, or none
+    finally:
+        os._exit(status)

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import logging.config
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_prefork import access_format, log
+from django_prefork.access_format import FIELDS, record_fields
+from django_prefork.config import Config, ConfigError
+from django_prefork.log import AccessLog, setup
+from tests.logs import Kept, bare_loggers, both_ends, fill
+
+CONFIG = Config.of(workers=1)
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[logging.Logger]:
+    with bare_loggers() as root:
+        yield root
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    with both_ends() as ends:
+        yield ends
+
+
+ENVIRON = {
+    "HTTP_REFERER": "https://example.org/from",
+    "HTTP_USER_AGENT": "Mozilla/5.0",
+    "HTTP_HOST": "shop.example.org",
+    "HTTP_X_REQUEST_ID": "abc-1",
+}
+ANSWER: dict[str, Any] = {
+    "method": "GET",
+    "target": "/notices/17?page=2",
+    "protocol": "HTTP/1.1",
+    "status": 200,
+    "length": 5123,
+    "duration": 0.0125,
+    "peer": "192.0.2.7",
+    "environ": ENVIRON,
+    "slot": 3,
+    "generation": 2,
+}
+
+
+@pytest.fixture
+def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A function that logs one answer in a format, at a fixed time in Berlin, and returns the file's content."""
+    monkeypatch.setattr(log.time, "time", lambda: 1_000_000_000.25)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    access_format.apache_time.cache_clear()
+    access_format._iso_time.cache_clear()
+
+    def answer(form: str, **changes: Any) -> str:
+        path = tmp_path / "access.log"
+        path.unlink(missing_ok=True)
+        access_log = AccessLog.from_config(Config.of(access_log=path, access_log_format=form))
+        assert access_log
+        access_log.log(**{**ANSWER, **changes})
+        access_log.close()
+        return path.read_bytes().decode()
+
+    yield answer
+    monkeypatch.undo()
+    time.tzset()
+    access_format.apache_time.cache_clear()
+    access_format._iso_time.cache_clear()
+
+
+COMMON = '192.0.2.7 - - [09/Sep/2001:03:46:40 +0200] "GET /notices/17?page=2 HTTP/1.1" 200 5123'
+
+
+@pytest.mark.parametrize(
+    ("form", "changes", "line"),
+    [
+        ("common", {}, COMMON),
+        ("combined", {}, f'{COMMON} "https://example.org/from" "Mozilla/5.0"'),
+        ("combined", {"environ": None}, f'{COMMON} "-" "-"'),
+        ("combined", {"environ": {"HTTP_REFERER": ""}}, f'{COMMON} "-" "-"'),
+        (
+            "combined",
+            {"method": "", "target": "", "protocol": "", "peer": "", "environ": None, "status": 400, "length": 0},
+            '- - - [09/Sep/2001:03:46:40 +0200] "- - -" 400 0 "-" "-"',
+        ),
+        ("{path} {query} {target}", {}, "/notices/17 page=2 /notices/17?page=2"),
+        ("{path} {query}", {"target": "/x"}, "/x -"),
+        ("{path} {query}", {"target": "/x??y?z"}, "/x ?y?z"),
+        ("{duration} {duration_ms}", {}, "0.012500 12.500"),
+        ("{host} {request_id}", {}, "shop.example.org abc-1"),
+        ("{request_id}", {"environ": {"HTTP_X_REQUEST_ID": 17}}, "17"),
+        ("{slot}/{generation}/{pid}", {}, f"3/2/{os.getpid()}"),
+        ("100 % {{x}} {status}%s", {}, "100 % {x} 200%s"),
+        ("{target}", {"target": "/%s %d {method}"}, "/%s %d {method}"),
+        ("{time}", {}, "09/Sep/2001:03:46:40 +0200"),
+    ],
+)
+def test_a_line_in_each_format(answered: Callable[..., str], form: str, changes: dict[str, Any], line: str) -> None:
+    assert answered(form, **changes) == line + "\n"
+
+
+def test_json_is_one_object_per_line_with_the_documented_keys(answered: Callable[..., str]) -> None:
+    text = answered("json")
+    assert text.count("\n") == 1
+    assert list(json.loads(text).items()) == [
+        ("time", "2001-09-09T03:46:40.250+02:00"),
+        ("peer", "192.0.2.7"),
+        ("method", "GET"),
+        ("path", "/notices/17?page=2"),
+        ("protocol", "HTTP/1.1"),
+        ("status", 200),
+        ("length", 5123),
+        ("duration", 0.0125),
+        ("referer", "https://example.org/from"),
+        ("user_agent", "Mozilla/5.0"),
+        ("request_id", "abc-1"),
+        ("pid", os.getpid()),
+        ("slot", 3),
+        ("generation", 2),
+    ]
+    assert datetime.fromisoformat(json.loads(text)["time"]).timestamp() == 1_000_000_000.25
+    nothing = json.loads(answered("json", environ=None))
+    assert (nothing["referer"], nothing["user_agent"], nothing["request_id"]) == (None, None, None)
+
+
+EVIL = "".join(map(chr, range(0x100)))
+
+
+@pytest.mark.parametrize("form", ["common", "combined", "json", *(f"{{{field}}}" for field in FIELDS)])
+def test_no_control_character_of_a_client_reaches_the_log(answered: Callable[..., str], form: str) -> None:
+    environ = dict.fromkeys(ENVIRON, EVIL)
+    line = answered(form, method=EVIL, target=EVIL, protocol=EVIL, peer=EVIL, environ=environ)
+    assert line.endswith("\n")
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", line[:-1])
+    if form == "json":
+        assert json.loads(line)["user_agent"] == EVIL
+        assert json.loads(line)["path"] == EVIL
+
+
+def test_the_time_moves_on(answered: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "03:46:40 " in answered("{time}")
+    monkeypatch.setattr(log.time, "time", lambda: 1_000_000_001.0)
+    assert "03:46:41 " in answered("{time}")
+
+
+def test_each_record_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a"))
+    assert access_log
+    writes = []
+    monkeypatch.setattr(log.os, "write", lambda fd, data: writes.append(data) or len(data))
+    access_log.log(**ANSWER)
+    access_log.log(**ANSWER)
+    access_log.close()
+    assert len(writes) == 2 and all(data.count(b"\n") == 1 for data in writes)
+
+
+def test_the_file_is_appended_to_private_and_not_inherited(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    mask = os.umask(0)
+    try:
+        access_log = AccessLog.from_config(Config.of(access_log=path, access_log_format="{status}"))
+    finally:
+        os.umask(mask)
+    assert access_log
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert not os.get_inheritable(access_log._fd)
+    assert fcntl.fcntl(access_log._fd, fcntl.F_GETFL) & os.O_APPEND
+    path.write_text("before\n")
+    access_log.log(**ANSWER)
+    access_log.close()
+    access_log.close()
+    assert path.read_text() == "before\n200\n"
+
+
+def test_a_dash_is_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    access_log = AccessLog.from_config(Config.of(access_log="-", access_log_format="common"))
+    assert access_log
+    access_log.log(**ANSWER)
+    access_log.reopen()
+    access_log.close()
+    access_log.log(**ANSWER)
+    assert capfd.readouterr().out.count('"GET /notices/17?page=2 HTTP/1.1" 200 5123\n') == 2
+
+
+def test_a_file_that_cannot_be_opened_is_a_config_error(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "access.log"
+    with pytest.raises(ConfigError) as error:
+        AccessLog.from_config(Config.of(access_log=path))
+    assert str(error.value) == (
+        f"Config.of(access_log=...) says {str(path)!r}, but access_log cannot be written there (No such file or"
+        " directory): choose a folder that exists and may be written to, or - for standard output."
+    )
+
+
+def test_a_fifo_without_a_reader_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError):
+        AccessLog.from_config(Config.of(access_log=tmp_path / "fifo"))
+
+
+# Rotation.
+
+
+def test_reopen_goes_on_in_a_new_file(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    access_log = AccessLog.from_config(Config.of(access_log=path, access_log_format="{target}"))
+    assert access_log
+    access_log.log(**{**ANSWER, "target": "/old"})
+    path.rename(tmp_path / "access.log.1")
+    before = len(os.listdir("/dev/fd"))
+    access_log.reopen()
+    access_log.log(**{**ANSWER, "target": "/new"})
+    assert len(os.listdir("/dev/fd")) == before
+    assert not os.get_inheritable(access_log._fd)
+    access_log.close()
+    access_log.reopen()
+    assert len(os.listdir("/dev/fd")) == before - 1
+    assert ((tmp_path / "access.log.1").read_text(), path.read_text()) == ("/old\n", "/new\n")
+
+
+def test_reopen_finds_its_file_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    access_log = AccessLog.from_config(Config.of(access_log="access.log", access_log_format="{status}"))
+    assert access_log
+    monkeypatch.chdir("/")
+    (tmp_path / "access.log").unlink()
+    access_log.reopen()
+    access_log.log(**ANSWER)
+    access_log.close()
+    assert (tmp_path / "access.log").read_text() == "200\n"
+
+
+def test_reopen_in_a_folder_that_vanished_warns_once_and_keeps_the_old_file(tmp_path: Path) -> None:
+    logging.getLogger("django_prefork").addHandler(kept := Kept())
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    access_log = AccessLog.from_config(Config.of(access_log=folder / "access.log", access_log_format="{target}"))
+    assert access_log
+    folder.rename(tmp_path / "elsewhere")
+    access_log.reopen()
+    access_log.log(**ANSWER)
+    access_log.close()
+    assert (tmp_path / "elsewhere" / "access.log").read_text() == "/notices/17?page=2\n"
+    (record,) = kept.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"access log: cannot reopen {folder}/access.log")
+
+
+# Trouble.
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_drops_lines_and_warns_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    logging.getLogger("django_prefork").addHandler(kept := Kept())
+    now = 1000.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    access_log = AccessLog.from_config(Config.of(access_log="/dev/full"))
+    assert access_log
+    for _ in range(5):
+        access_log.log(**ANSWER)
+    now = 1059.9
+    access_log.log(**ANSWER)
+    assert [record.getMessage() for record in kept.records] == ["access log: line dropped: No space left on device"]
+    now = 1060.0
+    access_log.log(**ANSWER)
+    access_log.close()
+    assert len(kept.records) == 2
+
+
+def test_standard_output_that_is_missing_or_closed_drops_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    logging.getLogger("django_prefork").addHandler(kept := Kept())
+    monkeypatch.setattr(sys, "stdout", None)
+    access_log = AccessLog.from_config(Config.of(access_log="-"))
+    assert access_log
+    access_log.log(**ANSWER)
+    assert len(kept.records) == 1
+
+
+def test_nobody_waits_long_for_a_reader_that_sleeps(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    logging.getLogger("django_prefork").addHandler(kept := Kept())
+    fill(pipe[1])
+    with os.fdopen(os.dup(pipe[1]), "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        access_log = AccessLog.from_config(Config.of(access_log="-", access_log_format="{target}"))
+        assert access_log
+        began = time.monotonic()
+        for _ in range(50):
+            access_log.log(**ANSWER)
+        assert time.monotonic() - began < 2, "100 ms for the first, nothing for the others"
+        assert [record.getMessage() for record in kept.records] == ["access log: line dropped: nobody reads it"]
+        while len(os.read(pipe[0], 1 << 20)) == 1 << 20:
+            pass
+        access_log.log(**ANSWER)
+    assert os.read(pipe[0], 4096) == b"/notices/17?page=2\n"
+
+
+# Through the project's LOGGING.
+
+
+def test_without_option_and_logging_there_is_no_access_log() -> None:
+    setup(CONFIG)
+    assert AccessLog.from_config(CONFIG) is None
+
+
+def test_a_root_logger_for_everything_is_not_meant_for_answers(root_logger: logging.Logger) -> None:
+    root_logger.addHandler(Kept())
+    root_logger.setLevel(logging.DEBUG)
+    setup(CONFIG)
+    assert AccessLog.from_config(CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("loggers", "wanted"),
+    [
+        ({"django_prefork.access": {"handlers": ["kept"]}}, True),
+        ({"django_prefork.access": {"handlers": ["kept"], "level": "INFO"}}, True),
+        ({"django_prefork.access": {"handlers": ["kept"], "level": "WARNING"}}, False),
+        ({"django_prefork.access": {"level": "INFO"}, "django_prefork": {"handlers": ["kept"]}}, True),
+        ({"django_prefork.access": {"level": "INFO"}}, False),
+        ({"django_prefork": {"handlers": ["kept"], "level": "INFO"}}, False),
+    ],
+)
+def test_records_go_to_handlers_that_the_project_gave_the_logger(loggers: dict[str, Any], wanted: bool) -> None:
+    logging.config.dictConfig({"version": 1, "handlers": {"kept": {"()": Kept}}, "loggers": loggers})
+    setup(CONFIG)
+    access_log = AccessLog.from_config(CONFIG)
+    assert (access_log is not None) is wanted
+    if access_log:
+        access_log.log(**{**ANSWER, "target": '/a"b?\n', "environ": None})
+        name = "django_prefork.access" if "handlers" in loggers["django_prefork.access"] else "django_prefork"
+        ((record,),) = [handler.records for handler in logging.getLogger(name).handlers]
+        assert (record.name, record.levelno) == ("django_prefork.access", logging.INFO)
+        assert '"GET /a\\x22b?\\x0a HTTP/1.1" 200 5123' in record.getMessage()
+
+
+def test_records_carry_their_fields_and_go_to_the_file_too(tmp_path: Path) -> None:
+    logging.getLogger("django_prefork.access").addHandler(kept := Kept())
+    access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a", access_log_format="{status}"))
+    assert access_log
+    access_log.log(**ANSWER)
+    access_log.close()
+    (record,) = kept.records
+    assert (tmp_path / "a").read_text() == "200\n"
+    assert record.getMessage() == "200"
+    expected = {
+        **{name: ANSWER[name] for name in ("method", "target", "protocol", "length", "duration", "peer")},
+        "path": "/notices/17",
+        "query": "page=2",
+        "referer": "https://example.org/from",
+        "user_agent": "Mozilla/5.0",
+        "host": "shop.example.org",
+        "request_id": "abc-1",
+        "status_code": 200,
+        "slot": 3,
+        "generation": 2,
+        "pid": os.getpid(),
+    }
+    assert {name: record.__dict__[name] for name in expected} == expected
+    assert record_fields(access_format.Answer(**ANSWER, time=0.0)) == expected
+
+
+def test_a_handler_that_raises_does_not_end_the_request() -> None:
+    class Raises(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("its own trouble")
+
+    logging.getLogger("django_prefork").addHandler(kept := Kept())
+    logging.getLogger("django_prefork.access").addHandler(Raises())
+    logging.getLogger("django_prefork.access").propagate = False
+    access_log = AccessLog.from_config(CONFIG)
+    assert access_log
+    access_log.log(**ANSWER)
+    access_log.log(**ANSWER)
+    (record,) = kept.records
+    assert "its own trouble" in record.getMessage()
