@@ -46,6 +46,7 @@ class Server:
         settings: str = "tests.site.settings",
         environment: dict[str, str] | None = None,
         prefix: tuple[str, ...] = (),
+        command: list[str] | None = None,
         folder: Path = ROOT,
         pass_fds: tuple[int, ...] = (),
         errors: str = "",
@@ -55,7 +56,8 @@ class Server:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._connections: list[socket.socket] = []
-        command = [*prefix, sys.executable, "-X", "dev", str(ROOT / "manage.py"), "runprefork"]
+        if command is None:
+            command = [*prefix, sys.executable, "-X", "dev", str(ROOT / "manage.py"), "runprefork"]
         command += [bind] if bind else []
         self.process = subprocess.Popen(
             [*command, *arguments],

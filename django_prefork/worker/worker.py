@@ -175,10 +175,10 @@ class Worker:
         for door in self._doors:
             self.loop.watch_shared(door.fd, door)
         self.row.state(State.IDLE, time.monotonic())
+        signals.emit(signals.worker_ready, slot=self.slot, generation=self.generation)
         # In this order, so that the log tells it in the order it happened.
         logger.info("%s ready", self.name)
         self.say("ready")
-        signals.emit(signals.worker_ready, slot=self.slot, generation=self.generation)
 
     def _signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGQUIT):

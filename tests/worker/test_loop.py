@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from django_prefork.worker import loop as loop_module
+from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
+
+
+class Thing:
+    """Watched and late; notes what it is told."""
+
+    def __init__(self, deadline: float = FOREVER) -> None:
+        self.deadline = deadline
+        self.queued = FOREVER
+        self.masks: list[int] = []
+        self.late_at: list[float] = []
+
+    def ready(self, mask: int) -> None:
+        self.masks.append(mask)
+
+    def late(self, now: float) -> None:
+        self.late_at.append(now)
+
+    def broken(self) -> None:
+        self.masks.append(-1)
+
+
+@pytest.fixture(params=["epoll", "selectors"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """Both: the second is what other systems than Linux have."""
+    if request.param == "selectors":
+        monkeypatch.setattr(loop_module, "_Epoll", loop_module._Selector)
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    a, b = socket.socketpair()
+    with a, b:
+        yield a, b
+
+
+def test_who_is_ready_is_told(loop: Loop, pair: tuple[socket.socket, socket.socket]) -> None:
+    thing = Thing()
+    loop.watch(pair[0].fileno(), thing, READ)
+    assert not loop.wait(0.0)
+    pair[1].send(b"x")
+    assert loop.wait(1.0) and thing.masks == [READ]
+    loop.change(pair[0].fileno(), WRITE)
+    loop.wait(1.0)
+    assert thing.masks == [READ, WRITE]
+    loop.forget(pair[0].fileno())
+    assert not loop.wait(0.0)
+
+
+def test_a_deadline_is_told_once_and_not_early(loop: Loop) -> None:
+    thing = Thing(loop.now + 0.05)
+    loop.expect(thing)
+    deadline = thing.deadline
+    while not thing.late_at:
+        loop.wait(1.0)
+    assert thing.late_at[0] >= deadline
+    thing.deadline = FOREVER
+    assert thing.queued == FOREVER
+
+
+def test_a_deadline_that_moved_away_is_not_told(loop: Loop) -> None:
+    moved, marker = Thing(loop.now + 0.01), Thing(loop.now + 0.3)
+    loop.expect(moved)
+    loop.expect(marker)
+    moved.deadline += 60
+    while not marker.late_at:
+        loop.wait(1.0)
+    assert moved.late_at == [] and moved.queued > loop.now + 50
+
+
+def test_what_is_released_is_not_kept(loop: Loop) -> None:
+    things = [Thing(loop.now + 60 + n / 1000) for n in range(1000)]
+    for thing in things:
+        loop.expect(thing)
+        loop.release(thing)
+    assert not any(loop._queues.values())
+
+
+def test_a_mistake_costs_only_who_made_it(
+    loop: Loop, pair: tuple[socket.socket, socket.socket], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Thing):
+        def ready(self, mask: int) -> None:
+            raise ZeroDivisionError
+
+    read, write = os.pipe()
+    broken, sound = Broken(), Thing()
+    loop.watch(read, broken, READ)
+    loop.watch(pair[0].fileno(), sound, READ)
+    os.write(write, b"x")
+    pair[1].send(b"x")
+    while not sound.masks:
+        loop.wait(1.0)
+    assert broken.masks == [-1] and "a mistake of the server's" in caplog.text
+    os.close(read)
+    os.close(write)
