@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from benchmarks.cores import cores
 
 
-def prepare() -> None:
-    """Make TERM run all the `finally`s that end servers, as Ctrl-C does; and leave the server's core alone."""
+def prepare(*, pin: bool = True) -> None:
+    """Make TERM run all the `finally`s that end servers, as Ctrl-C does; and, if `pin`, stay off the server's core."""
     if not sys.platform.startswith("linux"):
         sys.exit("CPU is read from /proc/<pid>/task/*/schedstat, which only Linux has")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    if cores().load:
+    if pin and cores().load:
         os.sched_setaffinity(0, {int(cores().load[-1])})
 
 

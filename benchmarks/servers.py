@@ -81,21 +81,23 @@ def _gunicorn_gthread(target: Target) -> list[str | Path]:
 
 
 def _uwsgi(target: Target) -> list[str | Path]:
-    # --http11-socket keeps connections alive without the extra process of --http. Without --die-on-term it takes TERM
-    # for a reload.
-    options = ("--master", "--disable-logging", "--die-on-term", "--need-app")
-    return [
-        *(BIN / "uwsgi", "--http11-socket", target.address, "--module", target.wsgi),
-        *("-p", str(target.workers), *options),
-    ]
+    return _uwsgi_at(target, "--http-socket", target.address)
+
+
+def _uwsgi_http11(target: Target) -> list[str | Path]:
+    # Its worker stays with one connection until that closes: it wants a proxy in front with a connection for each.
+    return _uwsgi_at(target, "--http11-socket", target.address)
 
 
 def _uwsgi_router(target: Target) -> list[str | Path]:
-    options = ("--master", "--disable-logging", "--die-on-term", "--need-app")
-    return [
-        *(BIN / "uwsgi", "--http", target.address, "--http-keepalive=75", "--module", target.wsgi),
-        *("-p", str(target.workers), *options),
-    ]
+    # A process of its own in front of the workers: what uWSGI has for keep-alive with clients.
+    return _uwsgi_at(target, "--http", target.address, "--http-keepalive=75")
+
+
+def _uwsgi_at(target: Target, *socket: str) -> list[str | Path]:
+    # Without --die-on-term it takes TERM for a reload.
+    options = ("--master", "--disable-logging", "--die-on-term", "--need-app", "-p", str(target.workers))
+    return [BIN / "uwsgi", *socket, "--module", target.wsgi, *options]
 
 
 def _granian(target: Target) -> list[str | Path]:
@@ -109,7 +111,8 @@ def _granian(target: Target) -> list[str | Path]:
 def _waitress(target: Target) -> list[str | Path]:
     return [
         *(BIN / "waitress-serve", "--host", "127.0.0.1", "--port", str(target.port)),
-        *("--threads", "1", "--connection-limit", "20000", target.wsgi),
+        # poll(), since select() ends at descriptor 1023.
+        *("--threads", "1", "--connection-limit", "20000", "--asyncore-use-poll", target.wsgi),
     ]
 
 
@@ -141,6 +144,7 @@ SERVERS = (
     Server("fastwsgi", "fastwsgi", _fastwsgi, also=("setuptools<81",)),
     Server("granian", "granian", _granian, several=True),
     Server("uwsgi", "pyuwsgi", _uwsgi, several=True),
+    Server("uwsgi-http11", "pyuwsgi", _uwsgi_http11, several=True),
     Server("uwsgi-router", "pyuwsgi", _uwsgi_router, several=True),
     Server("waitress", "waitress", _waitress),
     Server("cheroot", "cheroot", _cheroot),

@@ -44,8 +44,10 @@ def take_generation() -> dict[str, Any] | None:
     if name is None:
         return None
     words = take(int(name))
-    for descriptor in (words["board"], words["life"], words["control"], *(item["fd"] for item in words["listeners"])):
-        os.set_inheritable(descriptor, False)
+    for name in ("board", "life", "control", "stderr"):
+        os.set_inheritable(words[name], False)
+    for item in words["listeners"]:
+        os.set_inheritable(item["fd"], False)
     return words
 
 
@@ -68,5 +70,15 @@ def command_line() -> dict[str, Any]:
         "executable": sys.executable,
         "argv": sys.orig_argv,
         "environment": initial_environment(),
-        "folder": os.environ.get("PWD") or os.getcwd(),
+        "folder": _folder(),
     }
+
+
+def _folder() -> str:
+    """The current folder by the name it was entered by: a symlink to a release may point elsewhere next time."""
+    folder = os.getcwd()
+    named = os.environ.get("PWD", "")
+    try:
+        return named if os.path.isabs(named) and os.path.samefile(named, folder) else folder
+    except OSError:
+        return folder

@@ -27,7 +27,7 @@ ROW_BYTES = 512
 _TEXT_BYTES = 384
 
 # Words of the header.
-_H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED = range(5)
+_H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED, _H_FAILED = range(6)
 # Words of a row. The Arbiter writes PID to BOOT_DEADLINE before the fork and after the reap, the worker the rest.
 PID, GENERATION, BOOT_DEADLINE, STATE, SINCE, REQUESTS, SPOOLED, TEXT_LENGTH = range(8)
 _TEXT = ROW_BYTES - _TEXT_BYTES
@@ -110,6 +110,14 @@ class Scoreboard:
 
     def retire(self, generation: int) -> None:
         self.words[_H_RETIRED] = max(generation, self.words[_H_RETIRED])
+
+    def fail(self, generation: int) -> None:
+        """This generation did not boot, and leaves before older ones."""
+        self.words[_H_FAILED] = generation
+
+    def released(self, generation: int) -> bool:
+        """Whether the Supervisor itself let `generation` go: else, when its pipe ends, the Supervisor is gone."""
+        return self.retired >= generation or self.words[_H_FAILED] == generation
 
     # The rows.
 

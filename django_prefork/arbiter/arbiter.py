@@ -78,6 +78,8 @@ class Arbiter:
         self._stopping = False
         self._quickly = False
         self._winched = False
+        #: How many workers gave way to those of a newer generation that boots.
+        self._yielded = 0
         self._failures = 0
         self._next_start = 0.0
         self._last_traceback = ""
@@ -87,6 +89,7 @@ class Arbiter:
     def run(self) -> int:
         """Until the last worker has left; the exit status."""
         self._receive_signals()
+        os.set_blocking(self.control, False)
         fork_safety.close_shared()
         fork_safety.freeze()
         while not (self.leaving and not self.children):
@@ -115,6 +118,8 @@ class Arbiter:
         poll.register(self._wakeup, select.POLLIN)
         if self.life >= 0:
             poll.register(self.life, select.POLLIN)
+        if self.control >= 0:
+            poll.register(self.control, select.POLLIN)
         for child in self.children:
             poll.register(child.pipe, select.POLLIN)
         poll.poll(max(0.0, planned - time.monotonic()) * 1000 + 1)
@@ -122,6 +127,7 @@ class Arbiter:
         if lost:
             self._credit(lost)
         self._handle_signals()
+        self._obey()
         if self.life >= 0 and _ended(self.life):
             self.life_ended()
 
@@ -157,7 +163,7 @@ class Arbiter:
             self._tell("stop SIGTERM")
 
     def handle_hup(self) -> None:
-        logger.warning("SIGHUP: reloading is not there yet; stop the server and start it again")
+        self._tell("reload")
 
     def handle_ttin(self) -> None:
         self._winched = False
@@ -199,7 +205,7 @@ class Arbiter:
             return
         if self.board.stopping:
             self.stop("the server stops")
-        elif self.board.retired >= self.generation:
+        elif self.board.released(self.generation):
             limit = self.config.timeout + self.config.timeout_grace if self.config.timeout else None
             self._leave("retired", limit)
         else:
@@ -226,6 +232,25 @@ class Arbiter:
         for child in self.children:
             self._tell_to_leave(child, None)
 
+    def _obey(self) -> None:
+        """What the Supervisor says: a newer generation's worker is ready, or that generation has failed."""
+        if self.control < 0:
+            return
+        try:
+            words = os.read(self.control, 4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            words = b""
+        if not words:  # it is gone: its pipe says so as well
+            os.close(self.control)
+            self.control = -1
+        for word in words.split():
+            if word == b"yield":
+                self._yielded += 1
+            elif word == b"restore":
+                self._yielded = 0
+
     def _tell(self, words: str) -> None:
         try:
             os.write(self.control, words.encode() + b"\n")
@@ -238,7 +263,7 @@ class Arbiter:
         """Fork what is missing, retire what is too much."""
         if self.leaving:
             return
-        target = 0 if self._winched else self.target
+        target = 0 if self._winched else max(0, self.target - self._yielded)
         expiring = self.children.at(Stage.EXPIRING)
         if expiring and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) > target:
             # Its successor is ready. One at a time: the others serve on until theirs is.
@@ -246,8 +271,10 @@ class Arbiter:
         wanted = target + (1 if expiring and target else 0)
         staying = self.children.at(Stage.BOOTING, Stage.SERVING, Stage.EXPIRING)
         for child in policy.surplus(staying, wanted):
-            self._tell_to_leave(child, "too many workers")
+            self._tell_to_leave(child, "gives way to the new generation" if self._yielded else "too many workers")
         for _ in range(wanted - len(staying)):
+            if self.generation > 1 and not self.ready and self.children.at(Stage.BOOTING):
+                break  # beside an older generation, one at a time: there is memory for one more, not for twice as many
             if time.monotonic() < self._next_start or not self.spawn():
                 break
 
@@ -290,7 +317,8 @@ class Arbiter:
             self.board.occupy(slot, os.getpid())
             # Not its own: a copy of these would keep a sibling's or the Arbiter's end from being noticed.
             for fd in (read, self._wakeup, self._wakeup_write, self.control):
-                os.close(fd)
+                if fd >= 0:
+                    os.close(fd)
             for child in self.children:
                 child.close()
             process.set_title(f"{self.config.proc_name or 'django-prefork'}: worker {slot} gen {self.generation}")
@@ -354,6 +382,8 @@ class Arbiter:
             child.stage = Stage.SERVING
             self._served = True
             self._last_traceback = ""
+            if not self.ready:
+                self._tell("worker")
             if not self.ready and len(self.children.at(Stage.SERVING)) >= self.target:
                 self.ready = True
                 self._tell("ready")
@@ -412,12 +442,18 @@ class Arbiter:
             self._failures = 0
             return
         self._failures += 1
-        if not self._served and self._failures >= policy.GIVE_UP:
-            # Nothing ever served: whoever started us must hear of it.
-            logger.error("%d workers in a row failed to start: giving up", self._failures)
-            self.status = 1
-            self._leave("no worker could be started", 0.0)
-            return
+        if not self.ready and self._failures >= policy.GIVE_UP:
+            if self.generation > 1:
+                # The old code serves: the Supervisor lets us go, and that one have its strength back.
+                self._tell(f"failed {self._failures} workers of it in a row did not start")
+                self._next_start = now + policy.BACKOFF_MOST
+                return
+            if not self._served:
+                # Nothing ever served: whoever started us must hear of it.
+                logger.error("%d workers in a row failed to start: giving up", self._failures)
+                self.status = 1
+                self._leave("no worker could be started", 0.0)
+                return
         delay = policy.backoff(self._failures, random.random())
         if status == -signal.SIGKILL:
             delay = min(delay, policy.BACKOFF_KILLED)

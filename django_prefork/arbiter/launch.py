@@ -9,18 +9,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import signal
 import socket
 import stat
 import sys
-from pathlib import Path
 from typing import Any
 
-from django_prefork import inheritance, supervisor
-from django_prefork.arbiter.listeners import Listener, adopt, listen_all
+from django_prefork import inheritance
+from django_prefork.arbiter.listeners import Listener, adopt, join_all, listen_all
 from django_prefork.config import Config
 from django_prefork.scoreboard import Scoreboard
+from django_prefork.supervisor import state
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -30,14 +31,29 @@ class LaunchError(Exception):
 
 
 class Place:
-    """What an Arbiter finds when it begins: what all generations share, and its own two ties to the Supervisor."""
+    """What an Arbiter finds when it begins: what all generations share, and its own two ties to the Supervisor.
 
-    def __init__(self, generation: int, board: Scoreboard, life: int, control: int, listeners: list[Listener]) -> None:
+    `stderr` is the real one, kept aside while a later generation boots; -1 for the first.
+    """
+
+    def __init__(
+        self, generation: int, board: Scoreboard, life: int, control: int, listeners: list[Listener], stderr: int = -1
+    ) -> None:
         self.generation = generation
         self.board = board
         self.life = life
         self.control = control
         self.listeners = listeners
+        self._stderr = stderr
+
+    def booted(self) -> None:
+        """The code is loaded: from here on stderr is the server's, and no more the report of a boot."""
+        if self._stderr >= 0:
+            sys.stderr.flush()
+            os.dup2(self._stderr, 2)
+            os.close(self._stderr)
+            self._stderr = -1
+            os.write(self.control, b"booted\n")
 
 
 def launch(config: Config) -> Place:
@@ -71,43 +87,59 @@ def launch(config: Config) -> Place:
         return Place(1, board, life_read, theirs.detach(), listeners)
     os.close(life_read)
     theirs.close()
-    words = {
+    words: dict[str, Any] = {
         "command": inheritance.command_line(),
-        "listeners": [listener.words() for listener in listeners],
         "board": board.fd,
         "pid_file": pid_file,
-        "graceful_timeout": config.graceful_timeout,
-        "retire_timeout": config.timeout + config.timeout_grace if config.timeout else 0.0,
-        "boot_timeout": config.boot_timeout,
-        "first": {"pid": pid, "life": life_write, "control": ours.fileno()},
+        "place": _place_words(config, listeners, new=[]),
+        "generations": [
+            {"number": 1, "pid": pid, "life": life_write, "control": ours.fileno(), "stage": "BOOTING"},
+        ],
+        "environment": dict(os.environ),
+        "last_number": 1,
+        "ever_healthy": False,
+        "reload_wanted": False,
+        "descriptors": [board.fd, life_write, ours.fileno(), *(listener.socket.fileno() for listener in listeners)],
     }
-    descriptors = [board.fd, life_write, ours.fileno(), *(listener.socket.fileno() for listener in listeners)]
     if pid_file is not None:
-        descriptors.append(pid_file["fd"])
-    _become_supervisor(words, descriptors)
+        words["descriptors"].append(pid_file["fd"])
+    _become_supervisor(words)
     raise AssertionError("not reached")
 
 
-def join(words: dict[str, Any]) -> Place:
-    """For a process that the Supervisor started as a later generation."""
+def join(words: dict[str, Any], config: Config) -> Place:
+    """For a process that the Supervisor started as a later generation: take over what is there, and add what is new.
+
+    Raises `ListenError`.
+    """
+    if config.umask is not None:
+        os.umask(config.umask)
+    listeners, new = join_all(config.bind, config.backlog, [adopt(item) for item in words["listeners"]])
+    place = json.dumps(_place_words(config, listeners, new)).encode()
+    with socket.socket(fileno=os.dup(words["control"])) as control:
+        # Descriptors of what we made go along: the Supervisor keeps every socket, for the generations after us.
+        socket.send_fds(control, [b"place " + place + b"\n"], [listener.socket.fileno() for listener in new])
     return Place(
-        words["generation"],
-        Scoreboard(words["board"]),
-        words["life"],
-        words["control"],
-        [adopt(item) for item in words["listeners"]],
+        words["generation"], Scoreboard(words["board"]), words["life"], words["control"], listeners, words["stderr"]
     )
 
 
-def _become_supervisor(words: dict[str, Any], descriptors: list[int]) -> None:
+def _place_words(config: Config, listeners: list[Listener], new: list[Listener]) -> dict[str, Any]:
+    """What the Supervisor knows of a generation's configuration."""
+    return {
+        "listeners": [{**listener.words(), "new": listener in new} for listener in listeners],
+        "graceful_timeout": config.graceful_timeout,
+        "retire_timeout": config.timeout + config.timeout_grace if config.timeout else 0.0,
+        "boot_timeout": config.boot_timeout,
+    }
+
+
+def _become_supervisor(words: dict[str, Any]) -> None:
     if sys.platform == "linux":
         # Kept across exec: the workers of an Arbiter that is killed become the Supervisor's children, and not init's.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    words["descriptors"] = descriptors
-    fd = inheritance.leave(words, descriptors)
-    folder = str(Path(supervisor.__file__).parent)
     try:
-        os.execv(sys.executable, [sys.executable, "-I", "-S", folder, str(fd)])
+        state.become(sys.executable, words)
     except OSError as error:
         # Nothing has been served; closing the pipe by our end tells the child.
         print(f"cannot start {sys.executable}: {error.strerror}", file=sys.stderr)

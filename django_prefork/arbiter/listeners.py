@@ -19,11 +19,13 @@ class Listener:
     """A listening, non-blocking socket.
 
     `own` says that this server made it, and may shut it down for everyone when it stops; a socket that systemd or
-    another parent keeps is theirs. `path` and `inode` (device, inode) belong to unix sockets.
+    another parent keeps is theirs. `bind` is what was asked for, by which a reload knows it again. `path` and `inode`
+    (device, inode) belong to unix sockets.
     """
 
-    def __init__(self, sock: socket.socket, *, own: bool) -> None:
+    def __init__(self, sock: socket.socket, bind: str, *, own: bool) -> None:
         self.socket = sock
+        self.bind = bind
         self.own = own
         self.family = sock.family
         self.path = ""
@@ -52,7 +54,14 @@ class Listener:
 
     def words(self) -> dict[str, Any]:
         """What is left to the next process image; `adopt()` takes it."""
-        return {"fd": self.socket.fileno(), "own": self.own, "path": self.path, "inode": list(self.inode)}
+        return {
+            "fd": self.socket.fileno(),
+            "bind": self.bind,
+            "own": self.own,
+            "path": self.path,
+            "inode": list(self.inode),
+            "new": False,
+        }
 
     def close(self) -> None:
         self.socket.close()
@@ -71,7 +80,7 @@ class Listener:
 
 def adopt(words: dict[str, Any]) -> Listener:
     """A listener that another process image left."""
-    return Listener(socket.socket(fileno=words["fd"]), own=words["own"])
+    return Listener(socket.socket(fileno=words["fd"]), words["bind"], own=words["own"])
 
 
 def listen_all(binds: tuple[Bind, ...], backlog: int) -> list[Listener]:
@@ -85,6 +94,25 @@ def listen_all(binds: tuple[Bind, ...], backlog: int) -> list[Listener]:
             listener.remove()
         raise
     return listeners
+
+
+def join_all(binds: tuple[Bind, ...], backlog: int, inherited: list[Listener]) -> tuple[list[Listener], list[Listener]]:
+    """The listeners of a later generation: those that are there already, and new ones. Raises `ListenError`.
+
+    Returns all of them in the order of `binds`, and those among them that are new. What is not wanted is closed here.
+    """
+    there = list(inherited)
+    found: list[Listener | None] = []
+    for bind in binds:
+        match = next((listener for listener in there if listener.bind == str(bind)), None)
+        if match is not None:
+            there.remove(match)
+        found.append(match)
+    new = iter(listen_all(tuple(bind for bind, match in zip(binds, found, strict=True) if match is None), backlog))
+    for listener in there:
+        listener.close()
+    listeners = [match if match is not None else next(new) for match in found]
+    return listeners, [listener for listener in listeners if listener not in found]
 
 
 def listen(bind: Bind, backlog: int) -> Listener:
@@ -114,7 +142,7 @@ def _tcp(bind: Bind, backlog: int) -> Listener:
     except OSError as error:
         sock.close()
         raise ListenError(f"Cannot listen on {bind}: {_REMEDIES.get(error.errno or 0, error.strerror)}.") from None
-    return Listener(sock, own=True)
+    return Listener(sock, str(bind), own=True)
 
 
 _REMEDIES = {
@@ -141,7 +169,7 @@ def _unix(bind: Bind, backlog: int) -> Listener:
         else:
             why = error.strerror or str(error)
         raise ListenError(f"Cannot listen on {bind}: {why}.") from None
-    return Listener(sock, own=True)
+    return Listener(sock, str(bind), own=True)
 
 
 def _make_way(bind: Bind) -> None:
@@ -188,7 +216,7 @@ def _inherited(bind: Bind) -> Listener:
     try:
         if sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.set_inheritable(False)
-            return Listener(sock, own=False)
+            return Listener(sock, str(bind), own=False)
     except OSError:
         pass  # macOS has no SO_ACCEPTCONN to ask; what cannot be asked is refused
     sock.detach()  # not ours: it must not be closed

@@ -247,6 +247,7 @@ class Response:
         if not self._head_sent:
             # An iterable that gave nothing: the body is empty, and that is known now.
             self._sink.send(self._head(None if self._no_body else 0))
+            return
         self._finish()
 
     def _send_piece(self, piece: bytes, head: bytes = b"") -> None:

@@ -21,7 +21,10 @@ def main() -> int:
 
     from django_prefork.supervisor.supervisor import Supervisor
 
-    return Supervisor.inherit(int(sys.argv[1])).run()
+    supervisor = Supervisor.inherit(int(sys.argv[-1]))
+    if "--probe" in sys.argv:
+        return 0  # a new image could take over: that is all that was asked
+    return supervisor.run()
 
 
 if __name__ == "__main__":

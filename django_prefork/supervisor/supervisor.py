@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -11,8 +12,10 @@ import time
 from typing import Any
 
 from django_prefork import inheritance
-from django_prefork.scoreboard import Scoreboard
-from django_prefork.supervisor.generation import Generation
+from django_prefork.scoreboard import Reading, Scoreboard
+from django_prefork.supervisor import state
+from django_prefork.supervisor.generation import Generation, Stage
+from django_prefork.supervisor.notify import Notifier
 
 # A new Arbiter after one that was lost comes at once; one that keeps failing, ever more slowly (seconds).
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -26,24 +29,28 @@ _HANDLED = (*_STOP, *_FORWARDED, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 
 class Supervisor:
-    """`words` is what the command left: see `arbiter/launch.py`."""
+    """`words` is what the command left (see `arbiter/launch.py`), or what an earlier image of this process did."""
 
     def __init__(self, words: dict[str, Any]) -> None:
         self.command: dict[str, Any] = words["command"]
-        self.listeners: list[dict[str, Any]] = words["listeners"]
         self.board = Scoreboard(words["board"])
         self.pid_file: dict[str, Any] | None = words["pid_file"]
-        self.graceful_timeout: float = words["graceful_timeout"]
-        self.retire_timeout: float = words["retire_timeout"]
-        self.boot_timeout: float = words["boot_timeout"]
-        first = words["first"]
+        #: Listeners and limits, as the newest generation that was ready has them.
+        self.place: dict[str, Any] = words["place"]
         #: In the order they were started; the last one is the newest.
-        self.generations = [Generation(1, first["pid"], first["life"], first["control"])]
+        self.generations = [Generation.of(item) for item in words["generations"]]
+        #: Numbers are never used again: the scoreboard says by them who was let go.
+        self.last_number: int = words["last_number"]
+        self.notifier = Notifier(words["environment"])
         self.status = 0
         self.stop_deadline: float | None = None
         self.next_start: float | None = None
         self.failures = 0
-        self.ever_healthy = False
+        self.ever_healthy: bool = words["ever_healthy"]
+        #: A reload was asked for, while one runs or before it can: one more is enough, however often it was asked.
+        self.reload_wanted: bool = words["reload_wanted"]
+        self._probe: int | None = None
+        self._probe_deadline = 0.0
 
     @classmethod
     def inherit(cls, fd: int) -> Supervisor:
@@ -59,10 +66,12 @@ class Supervisor:
         self._receive_signals()
         while not self._finished():
             self._wait()
-            self._handle_signals()
+            # In this order: who sends a signal because of what the log said means the state that it spoke of.
+            signals = self._signals()
             self._listen()
+            self._handle(signals)
             self._reap()
-            self._replace()
+            self._begin()
             self._end_what_stays()
         self._clean_up()
         say("INFO", f"stopped, exit status {self.status}")
@@ -75,79 +84,250 @@ class Supervisor:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in _HANDLED:
             signal.signal(number, _note)
-        # The command blocked them: until here, none may be lost.
+        # Who executed us blocked them: until here, none may be lost.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        # What ended before there was a handler.
+        os.write(wakeup, bytes([signal.SIGCHLD]))
 
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         for generation in self.generations:
-            if generation.pid is not None:
-                poll.register(generation.control, select.POLLIN)
-        deadlines = [self.stop_deadline, self.next_start]
+            for fd in generation.descriptors():
+                poll.register(fd, select.POLLIN)
+        deadlines = [self.stop_deadline, self.next_start, self.notifier.next]
         deadlines += [self._boot_deadline(generation) for generation in self.generations]
         deadlines += [self._retire_deadline(generation) for generation in self.generations]
+        if self._probe is not None:
+            deadlines.append(self._probe_deadline)
         known = [deadline for deadline in deadlines if deadline is not None]
         poll.poll(max(0.0, min(known) - time.monotonic()) * 1000 + 1 if known else None)
+        self.notifier.keep_alive()
 
     # -- signals -------------------------------------------------------------------------------------------------------
 
-    def _handle_signals(self) -> None:
+    def _signals(self) -> bytes:
         try:
-            numbers = os.read(self._wakeup, 1024)
+            return os.read(self._wakeup, 1024)
         except BlockingIOError:
-            return
+            return b""
+
+    def _handle(self, numbers: bytes) -> None:
         for number in numbers:
             if number in _STOP:
                 self.stop(signal.Signals(number).name)
             elif number == signal.SIGHUP:
-                say("WARNING", "SIGHUP: reloading is not there yet; stop the server and start it again")
+                self.reload()
             elif number == signal.SIGUSR2:
-                say("WARNING", "SIGUSR2: upgrading in place is not there yet; stop the server and start it again")
+                self.upgrade()
             elif number == signal.SIGWINCH and sys.stdin is not None and sys.stdin.isatty():
                 pass  # a terminal that changed its size
             elif number in _FORWARDED:
-                self._newest().signal(number)
+                for generation in self.generations:
+                    generation.signal(number)
 
     def stop(self, reason: str) -> None:
         """Gracefully; a second time, at once."""
         if self.stop_deadline is None:
             say("INFO", f"{reason}: stopping")
+            self.notifier.stopping()
             self.board.stop()
-            self.stop_deadline = time.monotonic() + self.graceful_timeout + PATIENCE
+            self.stop_deadline = time.monotonic() + self.place["graceful_timeout"] + PATIENCE
             self.next_start = None
+            self.reload_wanted = False
         else:
             say("INFO", f"{reason} again: stopping at once")
             self.stop_deadline = time.monotonic() + PATIENCE
-            for reading in self._orphans():
-                _kill(reading.pid, signal.SIGKILL)
+            for generation in self.generations:
+                if generation.pid is None:
+                    self._kill_workers(generation)
         for generation in self.generations:
             generation.signal(signal.SIGTERM)
             if generation.pid is None:
                 generation.retire()
+
+    # -- reload --------------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """New code, same PID: a new generation beside the old, which stays until the new one is ready."""
+        if self.stop_deadline is not None:
+            say("INFO", "SIGHUP: the server stops already")
+        elif not self.reload_wanted:
+            self.reload_wanted = True
+            if self._newest().stage is Stage.BOOTING:
+                say("INFO", f"SIGHUP: once gen={self._newest().number} has started")
+
+    def upgrade(self) -> None:
+        """This process itself anew, with the interpreter and the django-prefork that are there now; then a reload."""
+        if self.stop_deadline is not None or self._probe is not None or not self.ever_healthy:
+            say("INFO", "SIGUSR2: not now")
+            return
+        try:
+            self._probe = state.probe(self.command["executable"], self._words())
+            self._probe_deadline = time.monotonic() + state.PROBE_SECONDS
+        except OSError as error:
+            say("ERROR", f"SIGUSR2: cannot try the new interpreter ({error.strerror}): all stays as it is")
+
+    def _probed(self, status: int) -> None:
+        self._probe = None
+        executable = self.command["executable"]
+        if status:
+            say("ERROR", f"SIGUSR2: {executable} cannot take over ({_how(status)}): all stays as it is")
+            return
+        if self.stop_deadline is not None:
+            return
+        say("INFO", f"SIGUSR2: {executable} takes over")
+        # A generation that boots would not find us again: it is ended, and the reload behind this starts it anew.
+        if self._newest().stage is Stage.BOOTING:
+            self._fail(self._newest(), "an upgrade came first")
+            while self._newest().stage is Stage.FAILED and self._newest().pid is not None:
+                self._newest().signal(signal.SIGKILL)
+                os.waitpid(self._newest().pid or 0, 0)
+                self._newest().pid = None
+            self._bury()
+        self.reload_wanted = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            state.become(executable, self._words())
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            say("ERROR", f"SIGUSR2: cannot execute {executable} ({error.strerror}): all stays as it is")
+
+    def _words(self) -> dict[str, Any]:
+        """For the next image of this process."""
+        descriptors = [self.board.fd, *(item["fd"] for item in self.place["listeners"])]
+        for generation in self.generations:
+            descriptors.append(generation.control.fileno())
+            if generation.life is not None:
+                descriptors.append(generation.life)
+        if self.pid_file is not None:
+            descriptors.append(self.pid_file["fd"])
+        return {
+            "command": self.command,
+            "board": self.board.fd,
+            "pid_file": self.pid_file,
+            "place": self.place,
+            "generations": [generation.words() for generation in self.generations],
+            "environment": self.notifier.environment,
+            "last_number": self.last_number,
+            "ever_healthy": self.ever_healthy,
+            "reload_wanted": self.reload_wanted,
+            "descriptors": descriptors,
+        }
 
     # -- generations ---------------------------------------------------------------------------------------------------
 
     def _newest(self) -> Generation:
         return self.generations[-1]
 
+    def _older(self, generation: Generation) -> list[Generation]:
+        return [other for other in self.generations if other.number < generation.number]
+
+    def _begin(self) -> None:
+        """Start a generation, if one is wanted and none boots."""
+        now = time.monotonic()
+        if self.stop_deadline is not None or (self.generations and self._newest().stage is Stage.BOOTING):
+            return
+        if self.next_start is not None:
+            if now < self.next_start:
+                return
+            self.next_start = None
+        elif not self.reload_wanted:
+            return
+        self.reload_wanted = False
+        number = self.last_number + 1
+        try:
+            generation = Generation.start(number, self.command, self.board.fd, self.place["listeners"])
+        except OSError as error:
+            self._start_again(f"cannot start gen={number}: {error.strerror}", at_least=1.0)
+            return
+        self.generations.append(generation)
+        self.last_number = number
+        self.notifier.reloading()
+        say("INFO", f"{generation.name} started")
+
+    def _start_again(self, why: str, at_least: float = 0.0) -> None:
+        delay = max(at_least, BACKOFF[min(self.failures, len(BACKOFF) - 1)])
+        self.failures += 1
+        self.next_start = time.monotonic() + delay
+        say("ERROR", f"{why}; a new generation starts {f'in {delay:g} s' if delay else 'now'}")
+
     def _listen(self) -> None:
-        for generation in self.generations:
+        for generation in list(self.generations):
+            generation.listen()
             for message in generation.messages():
-                if message == "ready":
-                    self._ready(generation)
-                elif message.startswith("stop") and self.stop_deadline is None:
-                    self.stop(message.removeprefix("stop ") + " to the arbiter")
+                self._heard(generation, message)
+
+    def _heard(self, generation: Generation, message: str) -> None:
+        word, _, rest = message.partition(" ")
+        generation.progress = time.monotonic()
+        if word == "place":
+            generation.place = json.loads(rest)
+        elif word == "booted":
+            generation.booted()
+        elif word == "worker" and generation.stage is Stage.BOOTING:
+            # One of its workers is ready: one of the others' may go. Capacity stays what it was.
+            for older in self._older(generation):
+                older.say("yield")
+        elif word == "ready" and generation.stage is Stage.BOOTING:
+            self._ready(generation)
+        elif word == "failed" and generation.stage is Stage.BOOTING:
+            self._fail(generation, rest)
+        elif word == "reload":
+            self.reload()
+        elif word == "stop" and self.stop_deadline is None and generation.stage is not Stage.FAILED:
+            self.stop(f"{rest} to the arbiter")
 
     def _ready(self, generation: Generation) -> None:
-        generation.healthy = True
+        generation.stage = Stage.SERVING
         self.ever_healthy = True
         self.failures = 0
-        for older in self.generations:
-            if older.number < generation.number and older.life is not None:
+        if generation.place is not None:
+            self._take_over(generation)
+        for older in self._older(generation):
+            if older.life is not None:
                 say("INFO", f"gen={older.number} retires: gen={generation.number} is ready")
                 self.board.retire(older.number)
                 older.retire()
+        self.notifier.ready(generation.number)
+
+    def _take_over(self, generation: Generation) -> None:
+        """Keep the listeners that the new generation made, and let go those that it does not want."""
+        assert generation.place is not None
+        place, generation.place = generation.place, None
+        fresh = iter(generation.given)
+        for item in place["listeners"]:
+            if item["new"]:
+                item["fd"] = next(fresh)
+                item["new"] = False
+        generation.given = []
+        kept = {item["fd"] for item in place["listeners"]}
+        for item in self.place["listeners"]:
+            if item["fd"] not in kept:
+                say("INFO", f"no longer listening on {item['bind']}")
+                os.close(item["fd"])
+                _remove_socket(item)
+        self.place = place
+
+    def _fail(self, generation: Generation, why: str) -> None:
+        """The new code does not boot: end it, give the old generation its strength back, say why, and nothing else."""
+        generation.stage = Stage.FAILED
+        generation.listen()
+        said = generation.said.decode("utf-8", "replace").rstrip()
+        generation.said = b""
+        text = f"reload failed, gen={generation.number} {why}: the old code serves on"
+        say("ERROR", f"{text}\n{said}" if said else text)
+        if generation.place is not None:
+            for fd, item in zip(generation.given, (i for i in generation.place["listeners"] if i["new"]), strict=False):
+                os.close(fd)
+                _remove_socket(item)
+            generation.given = []
+        generation.signal(signal.SIGTERM)
+        self.board.fail(generation.number)
+        generation.retire()
+        for older in self._older(generation):
+            older.say("restore")
+        self.notifier.failed()
 
     def _reap(self) -> None:
         # Whoever ended: an Arbiter, a worker of an Arbiter that was lost, or, as PID 1, anybody's orphan.
@@ -159,12 +339,18 @@ class Supervisor:
             if pid == 0:
                 break
             status = os.waitstatus_to_exitcode(code)
+            if pid == self._probe:
+                self._probed(status)
+                continue
             for generation in self.generations:
                 if generation.pid == pid:
                     self._arbiter_ended(generation, status)
                     break
             else:
                 self._orphan_ended(pid, status)
+        self._bury()
+
+    def _bury(self) -> None:
         for generation in list(self.generations):
             if generation.pid is None and generation.life is None and not self._workers_of(generation):
                 self.board.bury(generation.number)
@@ -173,86 +359,73 @@ class Supervisor:
 
     def _arbiter_ended(self, generation: Generation, status: int) -> None:
         for message in generation.messages():  # its last words
-            if message == "ready":
-                self._ready(generation)
-        pid, generation.pid = generation.pid, None
-        how = _how(status)
+            self._heard(generation, message)
+        generation.listen()
+        name, how = generation.name, _how(status)
+        generation.pid = None
         if self.stop_deadline is not None or generation.life is None:
             generation.retire()
-            return
-        if status == 0:
-            generation.retire()
-            self.stop(f"the arbiter gen={generation.number} pid={pid} left")
-            return
-        if not self.ever_healthy:
+        elif not self.ever_healthy:
             # Nothing ever served: whoever started us must hear of it, and try again when it is mended.
-            say("ERROR", f"the arbiter gen={generation.number} pid={pid} {how} before it was ready")
+            say("ERROR", f"the arbiter {name} {how} before it was ready")
             self.board.stop()
             generation.retire()
             self.status = status if status > 0 else 1
             self.stop_deadline = time.monotonic() + PATIENCE
-            return
-        if not generation.healthy:
+        elif generation.stage is Stage.BOOTING:
+            self._fail(generation, how)
+            if not any(older.pid is not None and older.stage is Stage.SERVING for older in self.generations):
+                self._start_again("there is no other arbiter")
+        elif status == 0:
             generation.retire()
-        delay = BACKOFF[min(self.failures, len(BACKOFF) - 1)]
-        self.failures += 1
-        self.next_start = time.monotonic() + delay
-        say(
-            "ERROR",
-            f"the arbiter gen={generation.number} pid={pid} {how}: its workers serve on, "
-            f"a new generation starts {f'in {delay:g} s' if delay else 'now'}",
-        )
+            self.stop(f"the arbiter {name} left")
+        else:
+            if self._newest().stage is Stage.BOOTING:
+                say(
+                    "ERROR",
+                    f"the arbiter {name} {how}: its workers serve on until gen={self._newest().number} is ready",
+                )
+            else:
+                self._start_again(f"the arbiter {name} {how}: its workers serve on")
 
     def _orphan_ended(self, pid: int, status: int) -> None:
         for reading in self.board.occupied():
             if reading.pid == pid:
                 self.board.free(reading.slot)
-                if status:
-                    say("ERROR", f"worker={reading.slot} gen={reading.generation} pid={pid} {_how(status)}")
-                else:
-                    say("INFO", f"worker={reading.slot} gen={reading.generation} pid={pid} left")
-
-    def _replace(self) -> None:
-        if self.next_start is None or time.monotonic() < self.next_start:
-            return
-        self.next_start = None
-        number = max(generation.number for generation in self.generations) + 1
-        try:
-            self.generations.append(Generation.start(number, self.command, self.board.fd, self.listeners))
-        except OSError as error:
-            delay = BACKOFF[min(self.failures, len(BACKOFF) - 1)] or 1.0
-            self.failures += 1
-            self.next_start = time.monotonic() + delay
-            say("ERROR", f"cannot start gen={number}: {error.strerror}; again in {delay:g} s")
-        else:
-            say("INFO", f"gen={number} pid={self._newest().pid} started")
+                name = f"worker={reading.slot} gen={reading.generation} pid={pid}"
+                say("ERROR" if status else "INFO", f"{name} {_how(status) if status else 'gone'}")
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
     def _boot_deadline(self, generation: Generation) -> float | None:
-        """Only for a replacement: the first start may migrate, compile, wait for a database."""
-        if generation.healthy or generation.pid is None or generation.number == 1:
+        """Only for a later generation: the first start may migrate, compile, wait for a database."""
+        if generation.stage is not Stage.BOOTING or generation.pid is None or generation.number == 1:
             return None
-        return generation.started + self.boot_timeout
+        # Behind the Arbiter's own limit for a worker, which names the worker.
+        limit: float = self.place["boot_timeout"]
+        return generation.progress + limit + PATIENCE
 
     def _retire_deadline(self, generation: Generation) -> float | None:
-        if generation.retired_at is None or not self.retire_timeout:
+        if generation.retired_at is None or self.stop_deadline is not None:
             return None
-        return generation.retired_at + self.retire_timeout
+        if generation.stage is Stage.FAILED and not generation.has_booted:
+            return generation.retired_at + PATIENCE
+        limit: float = self.place["retire_timeout"]
+        return generation.retired_at + limit + PATIENCE if limit else None
 
     def _end_what_stays(self) -> None:
         now = time.monotonic()
+        if self._probe is not None and now >= self._probe_deadline:
+            self._probe_deadline = now + PATIENCE
+            _kill(self._probe)
         for generation in self.generations:
             boot = self._boot_deadline(generation)
             if boot is not None and now >= boot:
-                say(
-                    "ERROR",
-                    f"gen={generation.number} pid={generation.pid} not ready after {self.boot_timeout:g} s: killed",
-                )
-                generation.started = now  # once
-                generation.signal(signal.SIGKILL)
+                self._fail(generation, f"was not ready after {self.place['boot_timeout']:g} s")
+                if not any(older.pid is not None for older in self._older(generation)):
+                    self._start_again("there is no other arbiter")
             retire = self._retire_deadline(generation)
-            if retire is not None and now >= retire and self.stop_deadline is None:
+            if retire is not None and now >= retire:
                 generation.retired_at = now  # again only after as long
                 self._kill_workers(generation)
                 generation.signal(signal.SIGKILL)
@@ -260,22 +433,19 @@ class Supervisor:
             self.stop_deadline = now + PATIENCE
             for generation in self.generations:
                 if generation.pid is not None:
-                    say("ERROR", f"the arbiter gen={generation.number} pid={generation.pid} has not left: killed")
+                    say("ERROR", f"the arbiter {generation.name} has not left: killed")
                     generation.signal(signal.SIGKILL)
                 self._kill_workers(generation)
 
     def _kill_workers(self, generation: Generation) -> None:
         for reading in self._workers_of(generation):
-            served = (
-                f" serving {reading.request!r} for {time.monotonic() - reading.since:.1f} s" if reading.request else ""
-            )
-            say(
-                "ERROR",
-                f"worker={reading.slot} gen={reading.generation} pid={reading.pid}{served} has not left: killed",
-            )
-            _kill(reading.pid, signal.SIGKILL)
+            name = f"worker={reading.slot} gen={reading.generation} pid={reading.pid}"
+            if reading.request:
+                name += f" serving {reading.request!r} for {time.monotonic() - reading.since:.1f} s"
+            say("ERROR", f"{name} has not left: killed")
+            _kill(reading.pid)
 
-    def _workers_of(self, generation: Generation) -> list[Any]:
+    def _workers_of(self, generation: Generation) -> list[Reading]:
         found = []
         for reading in self.board.occupied():
             if reading.generation != generation.number:
@@ -286,9 +456,6 @@ class Supervisor:
                 found.append(reading)
         return found
 
-    def _orphans(self) -> list[Any]:
-        return [reading for g in self.generations if g.pid is None for reading in self._workers_of(g)]
-
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _finished(self) -> bool:
@@ -296,9 +463,8 @@ class Supervisor:
 
     def _clean_up(self) -> None:
         """Unlink what is ours, and only while it is: somebody may have put a file of the same name there since."""
-        for listener in self.listeners:
-            if listener["own"] and listener["path"]:
-                _unlink(listener["path"], listener["inode"], socket_only=True)
+        for item in self.place["listeners"]:
+            _remove_socket(item)
         if self.pid_file is not None:
             _unlink(self.pid_file["path"], self.pid_file["inode"], socket_only=False)
 
@@ -311,9 +477,9 @@ def _how(status: int) -> str:
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
 
 
-def _kill(pid: int, number: int) -> None:
+def _kill(pid: int) -> None:
     try:
-        os.kill(pid, number)
+        os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
 
@@ -326,6 +492,11 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _remove_socket(listener: dict[str, Any]) -> None:
+    if listener["own"] and listener["path"]:
+        _unlink(listener["path"], listener["inode"], socket_only=True)
 
 
 def _unlink(path: str, inode: list[int], *, socket_only: bool) -> None:

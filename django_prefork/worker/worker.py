@@ -227,8 +227,8 @@ class Worker:
 
     @property
     def orderly(self) -> bool:
-        """Whether the Supervisor is there: only while it holds the generation's pipe is an end of ours a retirement."""
-        return self.board.retired >= self.generation or not self._life_ended
+        """Whether we leave because we were told to, and others go on; else the whole server ends."""
+        return self.board.released(self.generation) or not self._life_ended
 
     _life_ended = False
 

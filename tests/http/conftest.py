@@ -1,12 +1,14 @@
-"""Two servers for all tests of this folder: one as it comes, and one whose limits and patience are small."""
+"""The servers of this folder's tests: one as it comes, one whose limits and patience are small; and the log."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
 from tests.harness import Server
+from tests.http.wire import Log
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,11 @@ def tight_server() -> Iterator[Server]:
     words = [word for pair in arguments.items() for word in pair]
     with Server(*words, application="echo", errors="spool_limit of .* reached").ready() as server:
         yield server
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
+    caplog.set_level(logging.DEBUG, "django_prefork")
+    log = Log(caplog)
+    yield log
+    assert log.asked or not log.of(logging.ERROR)

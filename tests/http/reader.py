@@ -1,7 +1,8 @@
-"""All requests in a stream of bytes, read by the parser and the bodies alone: what a connection does, without a socket."""
+"""All requests in a stream of bytes, read by the parser and the bodies alone: a connection without a socket."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,4 +137,4 @@ def byte_by_byte(data: bytes, limits: Limits | None = None) -> Read:
 def cut_at(data: bytes, places: Iterable[int], limits: Limits | None = None) -> Read:
     """`data`, cut at those of `places` that are within it."""
     edges = [0, *sorted({place for place in places if 0 < place < len(data)}), len(data)]
-    return read((data[start:end] for start, end in zip(edges, edges[1:], strict=False)), limits)
+    return read((data[start:end] for start, end in itertools.pairwise(edges)), limits)

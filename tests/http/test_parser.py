@@ -5,18 +5,24 @@ from __future__ import annotations
 import pytest
 
 from django_prefork.http.errors import HttpError
-from django_prefork.http.parser import CACHED_LINES, LIMIT_BLANK, LIMIT_HEAD, HeadBuffer, Limits, RequestParser
+from django_prefork.http.parser import (
+    CACHED_LINES,
+    LIMIT_BLANK,
+    LIMIT_HEAD,
+    HeadBuffer,
+    Limits,
+    RequestHead,
+    RequestParser,
+)
 from tests.http.cases import CASES
 from tests.http.cases.make import get
 from tests.http.judge import Case
 from tests.http.reader import Read, byte_by_byte, cut_at, whole
 
 
-def parse(
-    *fields: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: h", limits: Limits | None = None
-):
+def parse(*fields: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes | None = b"Host: h") -> RequestHead:
     """The head of one request that must be accepted."""
-    read = whole(get(*fields, line=line, host=host), limits)
+    read = whole(get(*fields, line=line, host=host))
     assert read.status == 0, read.detail
     return read.requests[0].head
 

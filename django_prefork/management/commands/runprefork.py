@@ -69,7 +69,7 @@ class Command(BaseCommand):
                 self.stdout.write("Ready to serve.")
                 return
             inherited = inheritance.take_generation()
-            place = launch.join(inherited) if inherited is not None else launch.launch(self.config)
+            place = launch.join(inherited, self.config) if inherited is not None else launch.launch(self.config)
         except (config.ConfigError, ListenError, launch.LaunchError) as error:
             raise CommandError(str(error)) from None
         process.leave(self._be_arbiter(place, options))
@@ -96,6 +96,7 @@ class Command(BaseCommand):
 
     def _arbiter(self, place: launch.Place, options: dict[str, Any]) -> Arbiter:
         application = self._load(options)
+        place.booted()
         color = False if options["no_color"] else True if options["force_color"] else None
         log.setup(self.config, options["verbosity"], color)
         access_log = log.AccessLog.from_config(self.config)
