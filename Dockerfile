@@ -3,7 +3,8 @@
 #   docker build --tag prefork-demo .
 #   docker run --rm --read-only --publish 8000:8000 prefork-demo
 #
-# Then open http://localhost:8000/. What it writes (database, uploads, spooled bodies) is in the volume /data.
+# Then open http://localhost:8000/. What it writes is in the volume /data: the database, the uploads, and by
+# TMPDIR the temporary files of SQLite, Django and the server.
 
 FROM python:3.13-slim AS build
 WORKDIR /src
@@ -21,7 +22,7 @@ ENV PATH=/venv/bin:$PATH \
     DEMO_DATA_DIR=/data \
     PORT=8000 \
     PREFORK_HEALTH_PATH=/-/health \
-    PREFORK_SPOOL_DIR=/data/tmp
+    TMPDIR=/data
 USER demo
 VOLUME /data
 EXPOSE 8000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import resource
 import socket
+import statistics
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from benchmarks.processes import Running, StartError
 from benchmarks.servers import SERVERS, Server
 
 # Those with a loop that can wait for many clients at once.
-_DEFAULT = ["django-prefork", "bjoern", "granian", "waitress"]
+_DEFAULT = ["django-prefork", "bjoern", "granian"]
 _COUNTS = "0,1000,10000"
 # A server that answers nobody for so long has all the connections it wants.
 _PATIENCE = 3.0
@@ -29,6 +30,7 @@ _PATIENCE = 3.0
 _OPENING = 60.0
 # Descriptors beside those of the idle connections: the load's, logs, libraries.
 _OTHERS = 200
+_HEADINGS = ("idle", "opened", "kept", "bytes each", "CPU us/request", "ratio")
 
 
 class Cost(NamedTuple):
@@ -47,32 +49,48 @@ def main() -> None:
         load.require_wrk()
         counts = _possible(options.counts)
         servers, versions = install(options.servers)
-        header = ("idle", "opened", "kept", "bytes each", "CPU us/request", "ratio")
-        print(f"hello-world WSGI beside idle connections; 1 worker, {CONNECTIONS} busy ones, {options.seconds} s\n")
-        print("server".ljust(28), *(word.rjust(14) for word in header))
+        print(
+            f"hello-world WSGI beside idle connections; 1 worker, {CONNECTIONS} busy connections, "
+            f"median of {options.rounds} x {options.seconds} s\n"
+        )
+        print("server".ljust(28), *(word.rjust(14) for word in _HEADINGS))
         with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
             for server in servers:
-                name = f"{server.name} {versions[server.distribution]}"
-                alone: float | None = None
-                for count in counts:
-                    try:
-                        cost = _measure(server, count, options.seconds, Path(folder))
-                    except (StartError, LoadError) as error:
-                        say(f"{name}, {count} connections: {error}")
-                        continue
-                    if not count:
-                        alone = cost.cpu
-                    cells = (
-                        *(f"{count:,}", f"{cost.opened:,}", f"{cost.kept:,}"),
-                        f"{cost.memory:,.0f}" if count else "",
-                        f"{cost.cpu * 1e6:.1f}",
-                        f"{cost.cpu / alone:.2f}" if alone else "",
-                    )
-                    print(name.ljust(28), *(cell.rjust(14) for cell in cells), flush=True)
+                costs = _rounds(server, counts, options, Path(folder))
+                _print(f"{server.name} {versions[server.distribution]}", costs)
     except LoadError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped")
+
+
+def _rounds(server: Server, counts: list[int], options: argparse.Namespace, folder: Path) -> dict[int, list[Cost]]:
+    """With few and with many connections in turns, as noise comes and goes."""
+    costs: dict[int, list[Cost]] = {count: [] for count in counts}
+    for number in range(1, options.rounds + 1):
+        for count in counts:
+            try:
+                cost = _measure(server, count, options.seconds, folder)
+            except (StartError, LoadError) as error:
+                say(f"round {number}: {server.name}, {count} connections: {error}")
+            else:
+                costs[count].append(cost)
+                say(f"round {number}: {server.name}, {count} connections {cost.cpu * 1e6:.1f} us")
+    return costs
+
+
+def _print(name: str, costs: dict[int, list[Cost]]) -> None:
+    alone = statistics.median(cost.cpu for cost in costs[0]) if costs.get(0) else None
+    for count, rounds in costs.items():
+        if rounds:
+            opened, kept, memory, spent = (statistics.median(column) for column in zip(*rounds, strict=True))
+            cells = (
+                *(f"{count:,}", f"{opened:,.0f}", f"{kept:,.0f}"),
+                f"{memory:,.0f}" if count else "",
+                f"{spent * 1e6:.1f}",
+                f"{spent / alone:.2f}" if alone else "",
+            )
+            print(name.ljust(28), *(cell.rjust(14) for cell in cells), flush=True)
 
 
 def _measure(server: Server, count: int, seconds: int, folder: Path) -> Cost:
@@ -101,7 +119,7 @@ def _measure(server: Server, count: int, seconds: int, folder: Path) -> Cost:
 
 
 def _open(port: int, count: int) -> list[socket.socket]:
-    """As many connections as the server takes in `_OPENING` seconds; each has had one answer, and may have a next one."""
+    """As many connections as the server takes in `_OPENING` seconds; each has had an answer, and may have more."""
     request = browser.fresh(browser.head("constant"))
     sockets: list[socket.socket] = []
     deadline = time.monotonic() + _OPENING
@@ -166,6 +184,7 @@ def _options() -> argparse.Namespace:
     text = f"servers: {', '.join(known)}; default: {','.join(_DEFAULT)}"
     parser.add_argument("--servers", type=command.names(known), default=_DEFAULT, metavar="A,B", help=text)
     parser.add_argument("--counts", type=_counts, default=_counts(_COUNTS), help=f"of connections; default: {_COUNTS}")
+    parser.add_argument("--rounds", type=command.positive, default=3, help="default: 3")
     parser.add_argument("--seconds", type=command.positive, default=3, help="of load, whole; default: 3")
     return parser.parse_args()
 

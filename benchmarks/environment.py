@@ -46,7 +46,10 @@ def prepare(distributions: Iterable[str] = (), hints: Mapping[str, str] | None =
         if reason:
             hint = (hints or {}).get(_name(requirement), "")
             say(f"{requirement} does not install: {reason}{f'; {hint}' if hint else ''}")
-    return installed() if missing else versions
+    versions = installed() if missing else versions
+    if "django" not in versions:
+        sys.exit("Without Django nothing can be measured")
+    return versions
 
 
 def installed() -> dict[str, str]:

@@ -105,6 +105,8 @@ def _granian(target: Target) -> list[str | Path]:
         *(BIN / "granian", "--interface", "wsgi", target.wsgi, "--port", str(target.port)),
         *("--workers", str(target.workers), "--blocking-threads", "1"),
         *("--no-ws", "--http", "1", "--log-level", "error"),
+        # By default it takes 1024 connections at a time.
+        *("--backlog", "20000", "--backpressure", "20000"),
     ]
 
 

@@ -46,6 +46,8 @@ def take_generation() -> dict[str, Any] | None:
     words = take(int(name))
     for name in ("board", "life", "control", "stderr"):
         os.set_inheritable(words[name], False)
+    for fd in (fd for queue in words["queues"] for fd in queue):
+        os.set_inheritable(fd, False)
     for item in words["listeners"]:
         os.set_inheritable(item["fd"], False)
     return words

@@ -227,12 +227,16 @@ class Clients:
         self.keep_alive = keep_alive
         self.answers: list[tuple[int, bytes]] = []
         self.failures: list[str] = []
+        #: How many connections were made: with `keep_alive`, as many as clients if the server closed none.
+        self.connections = 0
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(count)]
 
     def _ask(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         while not self._stop.is_set():
+            if connection.sock is None:
+                self.connections += 1
             try:
                 connection.request("GET", self.path)
                 answer = connection.getresponse()

@@ -44,7 +44,8 @@ NAP = 1.0
 class Arbiter:
     """Looks after the workers of one generation.
 
-    `life` is the read end of the generation's pipe, `control` a stream socket to the Supervisor.
+    `life` is the read end of the generation's pipe, `control` a stream socket to the Supervisor, `queues` what the
+    workers hand connections over by.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Arbiter:
         life: int,
         control: int,
         access_log: AccessLog | None = None,
+        queues: list[list[int]] | None = None,
     ) -> None:
         self.application = application
         self.config = config
@@ -67,6 +69,7 @@ class Arbiter:
         self.life = life
         self.control = control
         self.access_log = access_log
+        self.queues = queues or []
         self.target = config.workers
         self.children = Children()
         self.ready = False
@@ -333,6 +336,7 @@ class Arbiter:
                 pipe=write,
                 dump=dump,
                 access_log=self.access_log,
+                queues=self.queues,
             )
             try:
                 worker.run()

@@ -22,6 +22,7 @@ from django_prefork.arbiter.listeners import Listener, adopt, join_all, listen_a
 from django_prefork.config import Config
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.supervisor import state
+from django_prefork.worker import handoff
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -33,12 +34,21 @@ class LaunchError(Exception):
 class Place:
     """What an Arbiter finds when it begins: what all generations share, and its own two ties to the Supervisor.
 
-    `stderr` is the real one, kept aside while a later generation boots; -1 for the first.
+    `queues` are the descriptors of `worker.handoff.Queues`. `stderr` is the real one, kept aside while a later
+    generation boots; -1 for the first.
     """
 
     def __init__(
-        self, generation: int, board: Scoreboard, life: int, control: int, listeners: list[Listener], stderr: int = -1
+        self,
+        generation: int,
+        board: Scoreboard,
+        life: int,
+        control: int,
+        listeners: list[Listener],
+        queues: list[list[int]],
+        stderr: int = -1,
     ) -> None:
+        self.queues = queues
         self.generation = generation
         self.board = board
         self.life = life
@@ -71,6 +81,7 @@ def launch(config: Config) -> Place:
             listener.remove()
         raise
     board = Scoreboard.create()
+    queues = handoff.make()
     life_read, life_write = os.pipe()
     ours, theirs = socket.socketpair()
     for stream in (sys.stdout, sys.stderr):
@@ -84,12 +95,13 @@ def launch(config: Config) -> Place:
         if pid_file is not None:
             os.close(pid_file["fd"])  # or the lock would outlive the server
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        return Place(1, board, life_read, theirs.detach(), listeners)
+        return Place(1, board, life_read, theirs.detach(), listeners, queues)
     os.close(life_read)
     theirs.close()
     words: dict[str, Any] = {
         "command": inheritance.command_line(),
         "board": board.fd,
+        "queues": queues,
         "pid_file": pid_file,
         "place": _place_words(config, listeners, new=[]),
         "generations": [
@@ -99,7 +111,13 @@ def launch(config: Config) -> Place:
         "last_number": 1,
         "ever_healthy": False,
         "reload_wanted": False,
-        "descriptors": [board.fd, life_write, ours.fileno(), *(listener.socket.fileno() for listener in listeners)],
+        "descriptors": [
+            board.fd,
+            life_write,
+            ours.fileno(),
+            *(fd for queue in queues for fd in queue),
+            *(listener.socket.fileno() for listener in listeners),
+        ],
     }
     if pid_file is not None:
         words["descriptors"].append(pid_file["fd"])
@@ -120,7 +138,13 @@ def join(words: dict[str, Any], config: Config) -> Place:
         # Descriptors of what we made go along: the Supervisor keeps every socket, for the generations after us.
         socket.send_fds(control, [b"place " + place + b"\n"], [listener.socket.fileno() for listener in new])
     return Place(
-        words["generation"], Scoreboard(words["board"]), words["life"], words["control"], listeners, words["stderr"]
+        words["generation"],
+        Scoreboard(words["board"]),
+        words["life"],
+        words["control"],
+        listeners,
+        words["queues"],
+        words["stderr"],
     )
 
 

@@ -14,6 +14,8 @@ from django_prefork.http.parser import LIMIT_HEAD, Limits, RequestHead, is_field
 
 # Larger bodies go to disk: most forms and API calls are below, and it bounds what a slow upload makes a worker hold.
 MEMORY = 512 * 1024
+# Room on disk is asked for in steps of this many bytes: to answer means to look at all workers.
+ROOM_STEP = 64 * 1024
 # Chunk extensions are nobody's but an attacker's: a line may be this long, and all of them this much over the body.
 LIMIT_CHUNK_LINE = 1024
 LIMIT_CHUNK_EXTENSIONS = 4096
@@ -50,13 +52,21 @@ class Spool:
                 return
             collected = self._memory.getvalue()
             self._memory = None
+            self._reserve()
             self._to_disk(collected)
+        else:
+            self._reserve()
         self._to_disk(data)
 
+    def _reserve(self) -> None:
+        missing = self.size - self._reserved
+        if missing > 0:
+            missing = max(missing, ROOM_STEP)
+            if not self._room(missing):
+                raise HttpError(507, "spool_limit reached")
+            self._reserved += missing
+
     def _to_disk(self, data: bytes | memoryview) -> None:
-        if not self._room(len(data)):
-            raise HttpError(507, "spool_limit reached")
-        self._reserved += len(data)
         try:
             if self._disk is None:
                 # Unbuffered, so that a full disk is heard of here and not at close().
@@ -113,12 +123,13 @@ class LengthBody:
 class ChunkedBody:
     """RFC 9112 section 7.1. Trailers are held to the rules of fields, and thrown away (section 7.1.2)."""
 
-    __slots__ = ("_extensions", "_fields", "_limits", "_line", "_missing", "_trailers", "spool")
+    __slots__ = ("_extensions", "_fields", "_limits", "_line", "_missing", "_total", "_trailers", "spool")
 
     def __init__(self, limits: Limits, spool: Spool) -> None:
         self._limits = limits
         self._line = b""  # a chunk's line, or a trailer's, as far as it came
         self._missing = 0  # of the chunk: its data and the CRLF behind it
+        self._total = 0  # of all chunks announced so far
         self._extensions = 0
         self._trailers = -1  # bytes of trailers; -1 until the last chunk
         self._fields = 0
@@ -129,17 +140,36 @@ class ChunkedBody:
 
         Raises `HttpError` 400, 413, 431 or 507.
         """
+        # Kept with one write: of one-byte chunks there may be forty thousand in `data`.
+        pieces: list[memoryview] = []
+        rest = self._decode(data, pieces)
+        if pieces:
+            self.spool.write(b"".join(pieces) if len(pieces) > 1 else pieces[0])
+        return rest
+
+    def _decode(self, data: bytes, pieces: list[memoryview]) -> bytes | None:
+        view = memoryview(data)
         position = 0
         while position < len(data):
+            if self._missing > 2:
+                end = position + self._missing - 2
+                piece = view[position:end]
+                pieces.append(piece)
+                position += len(piece)
+                self._missing -= len(piece)
+                continue
             if self._missing:
-                position = self._data(data, position)
+                # The CRLF behind the chunk's data.
+                if data[position] != (0x0D, 0x0A)[2 - self._missing]:
+                    raise HttpError(400, "chunk without CRLF behind its data")
+                position += 1
+                self._missing -= 1
                 continue
             end = data.find(b"\n", position)
-            piece = data[position:] if end < 0 else data[position : end + 1]
+            line = self._line + (data[position:] if end < 0 else data[position : end + 1])
             limit = LIMIT_CHUNK_LINE if self._trailers < 0 else self._limits.field_size
-            if len(self._line) + len(piece) > limit + 2:
+            if len(line) > limit + 2:
                 raise HttpError(400 if self._trailers < 0 else 431, "chunk or trailer line too long")
-            line = self._line + piece
             if end < 0:
                 self._line = line
                 return None
@@ -164,24 +194,13 @@ class ChunkedBody:
             if self._extensions > LIMIT_CHUNK_EXTENSIONS:
                 raise HttpError(400, "too many chunk extensions")
         size = int(match[1], 16)
-        if self.spool.size + size > self._limits.body > 0:
+        self._total += size
+        if self._total > self._limits.body > 0:
             raise HttpError(413, "body over limit_request_body")
         if size:
             self._missing = size + 2
         else:
             self._trailers = 0
-
-    def _data(self, data: bytes, position: int) -> int:
-        """Take what is there of the chunk's data and of the CRLF behind it; return where the rest begins."""
-        if self._missing > 2:
-            taken = min(len(data) - position, self._missing - 2)
-            self.spool.write(memoryview(data)[position : position + taken])
-            self._missing -= taken
-            return position + taken
-        if data[position] != (0x0D, 0x0A)[2 - self._missing]:
-            raise HttpError(400, "chunk without CRLF behind its data")
-        self._missing -= 1
-        return position + 1
 
     def _trailer(self, line: bytes) -> None:
         self._trailers += len(line) + 2

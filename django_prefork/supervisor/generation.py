@@ -53,7 +53,9 @@ class Generation:
         self._line = b""
 
     @classmethod
-    def start(cls, number: int, command: dict[str, Any], board: int, listeners: list[dict[str, Any]]) -> Generation:
+    def start(
+        cls, number: int, command: dict[str, Any], board: int, queues: list[list[int]], listeners: list[dict[str, Any]]
+    ) -> Generation:
         """Start the original command line beside what runs.
 
         Raises OSError when there cannot be another process.
@@ -70,9 +72,11 @@ class Generation:
             "life": life_read,
             "control": theirs.fileno(),
             "stderr": stderr,
+            "queues": queues,
             "listeners": listeners,
         }
-        descriptors = [board, life_read, theirs.fileno(), stderr, *(item["fd"] for item in listeners)]
+        descriptors = [board, life_read, theirs.fileno(), stderr, *(fd for queue in queues for fd in queue)]
+        descriptors += [item["fd"] for item in listeners]
         # Until the child's exec no signal may run a handler of ours in it.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:

@@ -34,6 +34,8 @@ class Supervisor:
     def __init__(self, words: dict[str, Any]) -> None:
         self.command: dict[str, Any] = words["command"]
         self.board = Scoreboard(words["board"])
+        #: Descriptors of the queues by which workers hand connections over: only kept, for later generations.
+        self.queues: list[list[int]] = words["queues"]
         self.pid_file: dict[str, Any] | None = words["pid_file"]
         #: Listeners and limits, as the newest generation that was ready has them.
         self.place: dict[str, Any] = words["place"]
@@ -195,7 +197,8 @@ class Supervisor:
 
     def _words(self) -> dict[str, Any]:
         """For the next image of this process."""
-        descriptors = [self.board.fd, *(item["fd"] for item in self.place["listeners"])]
+        descriptors = [self.board.fd, *(fd for queue in self.queues for fd in queue)]
+        descriptors += [item["fd"] for item in self.place["listeners"]]
         for generation in self.generations:
             descriptors.append(generation.control.fileno())
             if generation.life is not None:
@@ -205,6 +208,7 @@ class Supervisor:
         return {
             "command": self.command,
             "board": self.board.fd,
+            "queues": self.queues,
             "pid_file": self.pid_file,
             "place": self.place,
             "generations": [generation.words() for generation in self.generations],
@@ -237,7 +241,7 @@ class Supervisor:
         self.reload_wanted = False
         number = self.last_number + 1
         try:
-            generation = Generation.start(number, self.command, self.board.fd, self.place["listeners"])
+            generation = Generation.start(number, self.command, self.board.fd, self.queues, self.place["listeners"])
         except OSError as error:
             self._start_again(f"cannot start gen={number}: {error.strerror}", at_least=1.0)
             return

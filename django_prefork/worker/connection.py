@@ -13,6 +13,7 @@ from django_prefork.http.environ import complete, give_body
 from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import HeadBuffer, RequestHead
 from django_prefork.http.response import ClientGone, error_response
+from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE
 from django_prefork.worker.outbox import Outbox
 
@@ -51,7 +52,10 @@ _IDLE, _HEAD, _BODY, _SERVING, _SENDING, _LINGERING, _CLOSED = State
 
 
 class Connection:
-    """`peer` is address and port as strings, both empty on a unix socket; `template` the environ of its listener."""
+    """`peer` is address and port as strings, both empty on a unix socket; `bind` names its listener.
+
+    `template` is what the environ of every request of that listener has in common.
+    """
 
     __slots__ = (
         "_body",
@@ -66,6 +70,7 @@ class Connection:
         "_partial",
         "_rest",
         "_then",
+        "bind",
         "deadline",
         "peer",
         "queued",
@@ -75,10 +80,13 @@ class Connection:
         "worker",
     )
 
-    def __init__(self, worker: Worker, sock: socket.socket, peer: tuple[str, str], template: dict[str, Any]) -> None:
+    def __init__(
+        self, worker: Worker, sock: socket.socket, peer: tuple[str, str], bind: str, template: dict[str, Any]
+    ) -> None:
         self.worker = worker
         self.sock = sock
         self.peer = peer
+        self.bind = bind
         self.template = template
         self.state = _IDLE
         self.deadline = FOREVER
@@ -100,6 +108,40 @@ class Connection:
     def idle(self) -> bool:
         """Nothing of a request is here."""
         return self.state is _IDLE and not self._rest
+
+    # -- from one worker to another ------------------------------------------------------------------------------------
+
+    def adopt(self, data: bytes) -> None:
+        """It comes from a sibling, which had read `data` of it."""
+        if data:
+            self._take(data)
+        else:
+            self.receive()
+        self.wait()
+
+    def give(self, queues: Queues) -> bool | None:
+        """Hand it to a sibling; False: the queue has no room now, None: it is not in a state to travel.
+
+        A half-sent response, a body that is on its way and a client that is being said goodbye to stay.
+        """
+        if self.state is _IDLE:
+            data = self._rest
+        elif self.state is _HEAD and self._partial is not None:
+            data = bytes(self._partial.data)
+        else:
+            return None
+        if len(data) > TRAVELLING:
+            return None
+        # Out of the loop first: the description is shared, and would go on waking us.
+        interest, self._interest = self._interest, 0
+        if interest:
+            self.worker.loop.forget(self._fd)
+        if (queues.ready if data else queues.idle).give(self.sock, self.peer, self.bind, data):
+            self.close()
+            return True
+        if interest:
+            self._watch(interest)
+        return False
 
     # -- what the loop says --------------------------------------------------------------------------------------------
 

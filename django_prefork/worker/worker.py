@@ -23,6 +23,7 @@ from django_prefork.http.response import Response
 from django_prefork.log import AccessLog
 from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.worker.connection import Connection
+from django_prefork.worker.handoff import Handed, Queue, Queues
 from django_prefork.worker.loop import READ, Loop, Wakeup
 
 logger = logging.getLogger("django_prefork")
@@ -33,6 +34,8 @@ DUMP_SIGNAL = signal.SIGUSR2
 # An idle worker looks at the listening sockets this often (seconds), woken or not: the kernel wakes one worker for a
 # connection, and if that one dies before it accepts, no other hears of it.
 LOOK = 1.0
+# A retiring worker tries again this often (seconds) to give away what the queue had no room for.
+GIVE = 0.02
 # Out of descriptors: accepting pauses this long (seconds), and this many idle connections are closed.
 ACCEPT_PAUSE = 0.2
 ACCEPT_ROOM = 16
@@ -65,6 +68,8 @@ class Listening(Protocol):
     @property
     def family(self) -> int: ...
     @property
+    def bind(self) -> str: ...
+    @property
     def host(self) -> str: ...
     @property
     def port(self) -> str: ...
@@ -91,6 +96,7 @@ class Worker:
         pipe: int,
         dump: int,
         access_log: AccessLog | None,
+        queues: list[list[int]],
     ) -> None:
         self.application = application
         self.config = config
@@ -104,6 +110,8 @@ class Worker:
         self._dump = dump
         self._access_log = access_log
         self._forked = False
+        #: To and from the siblings; None where the system has no such thing.
+        self._queues = Queues(queues) if queues else None
 
         self.row = board.row(slot)
         self.loop = Loop()
@@ -123,6 +131,7 @@ class Worker:
         self._requests = 0
         self._expires_at = self._lifetime()
         self._doors: list[_Door] = []
+        self._templates: dict[str, dict[str, Any]] = {}
         self._accept_again = 0.0
         self._last_complaint = 0.0
         self._keep_alive = config.keep_alive > 0
@@ -145,17 +154,17 @@ class Worker:
         self._boot()
         loop = self.loop
         while True:
-            busy = loop.wait(0.0 if self.later else LOOK)
+            busy = loop.wait(0.0 if self.later else GIVE if self.leaving else LOOK)
             for _ in range(len(self.later)):
                 self.later.popleft().next()
             if self.leaving:
-                if not self.connections:
+                self._hand_over()
+                if not self.connections and not self._left_behind():
                     return
             elif self._accept_again:
                 self._reopen()
             elif not busy:
-                for door in self._doors:
-                    door.ready(READ)
+                self._look()
 
     def _boot(self) -> None:
         faulthandler.register(DUMP_SIGNAL, file=self._dump, all_threads=True, chain=False)
@@ -172,8 +181,8 @@ class Worker:
         self.loop.watch(read, Wakeup(lambda: os.read(read, 1024), self._signal), READ)
         self.loop.watch(self._life, _Life(self), READ)
         self._doors = [_Door(self, listener) for listener in self.listeners]
-        for door in self._doors:
-            self.loop.watch_shared(door.fd, door)
+        self._templates = {door.listener.bind: door.template for door in self._doors}
+        self._open()
         self.row.state(State.IDLE, time.monotonic())
         signals.emit(signals.worker_ready, slot=self.slot, generation=self.generation)
         # In this order, so that the log tells it in the order it happened.
@@ -196,12 +205,22 @@ class Worker:
 
     def leave(self, why: str) -> None:
         """Take no more connections; answer what is here; then `run()` returns."""
-        if self.leaving:
+        stopping = self.board.stopping or not self.orderly
+        if self.leaving and (self._stopping or not stopping):
             return
         self.leaving = why
-        self._keep_alive = False
-        stopping = self.board.stopping or not self.orderly
+        self._stopping = stopping
+        self._keep_alive = self._keep_alive and not stopping and self._queues is not None
         self.row.state(State.DRAINING, time.monotonic())
+        self._close(stopping)
+        if stopping:
+            self._say_goodbye()
+        elif self._queues is None:
+            for connection in list(self.connections):
+                connection.leave(RETIRE_IDLE)
+
+    def _close(self, stopping: bool) -> None:
+        """Stop listening, having taken what may be ours alone to take."""
         for door in self._doors:
             if stopping:
                 # What the kernel has accepted for us is ours to answer.
@@ -219,11 +238,36 @@ class Worker:
                     pass  # another worker was first
             door.listener.close()
         self._doors.clear()
+        for queue in self._queues or ():
+            self.loop.forget(queue.reader)
+
+    def _say_goodbye(self) -> None:
+        """The server stops: the clients of all workers that are idle have a moment to notice."""
+        for queue in self._queues or ():
+            while (handed := queue.take()) is not None:
+                self._adopt(handed)
         for connection in list(self.connections):
-            # A request that has just come is served; then an idle client has a moment to notice.
-            if stopping and connection.idle:
+            # A request that has just come is served.
+            if connection.idle:
                 connection.receive()
-            connection.leave(STOP_IDLE if stopping else RETIRE_IDLE)
+            connection.leave(STOP_IDLE)
+
+    def _left_behind(self) -> bool:
+        """Whether a sibling gave something away while we said goodbye to ours: the last one must not leave it there."""
+        if self._stopping:
+            self._say_goodbye()
+        return bool(self.connections)
+
+    def _hand_over(self) -> None:
+        """A worker that retires gives its connections to its siblings; the server's stop alone closes them."""
+        if self._queues is None or self._stopping:
+            return
+        if self.board.stopping:
+            self.leave("the server stops")
+            return
+        for connection in list(self.connections):
+            if connection.give(self._queues) is False:
+                return  # no room: at the next turn
 
     @property
     def orderly(self) -> bool:
@@ -231,6 +275,7 @@ class Worker:
         return self.board.released(self.generation) or not self._life_ended
 
     _life_ended = False
+    _stopping = False
 
     def life_ended(self) -> None:
         """The generation's pipe was closed: a retirement, or the Supervisor is gone."""
@@ -262,6 +307,8 @@ class Worker:
             connection.sock.close()
         for door in self._doors:
             door.listener.close()
+        if self._queues is not None:
+            self._queues.close()
         os.close(self._pipe)
         os.close(self._life)
 
@@ -270,13 +317,21 @@ class Worker:
     def opened(self, sock: socket.socket, door: _Door, address: Any) -> None:
         sock.setblocking(False)
         peer = (address[0], str(address[1])) if door.internet else ("", "")
-        connection = Connection(self, sock, peer, door.template)
+        connection = Connection(self, sock, peer, door.listener.bind, door.template)
         self.connections.add(connection)
         # A client mostly sends its request right behind its SYN: read before any poll.
-        connection.receive()
-        connection.wait()
-        if self.leaving:
+        connection.adopt(b"")
+        if self._stopping:
             connection.leave(STOP_IDLE)
+
+    def _adopt(self, handed: Handed) -> None:
+        """Take over a sibling's connection."""
+        template = self._templates.get(handed.bind)
+        if template is None:  # of a listener that a reload has ended
+            template = next(iter(self._templates.values()))
+        connection = Connection(self, handed.sock, handed.peer, handed.bind, template)
+        self.connections.add(connection)
+        connection.adopt(handed.data)
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -289,6 +344,8 @@ class Worker:
             logger.error("%s cannot accept: %s; raise the descriptor limit", self.name, error.strerror)
         for door in self._doors:
             self.loop.forget(door.fd)
+        for queue in self._queues or ():
+            self.loop.forget(queue.reader)
         self._accept_again = now + ACCEPT_PAUSE
         idle = sorted((c for c in self.connections if c.idle), key=lambda connection: connection.deadline)
         for connection in idle[:ACCEPT_ROOM]:
@@ -297,8 +354,23 @@ class Worker:
     def _reopen(self) -> None:
         if time.monotonic() >= self._accept_again:
             self._accept_again = 0.0
-            for door in self._doors:
-                self.loop.watch_shared(door.fd, door)
+            self._open()
+
+    def _open(self) -> None:
+        if self._queues is not None:
+            self.loop.watch_shared(self._queues.ready.reader, _Mailbox(self, self._queues.ready))
+        for door in self._doors:
+            self.loop.watch_shared(door.fd, door)
+        if self._queues is not None:
+            self.loop.watch_shared(self._queues.idle.reader, _Mailbox(self, self._queues.idle))
+
+    def _look(self) -> None:
+        """Woken by nobody: perhaps who was woken for us died before it came."""
+        for queue in self._queues or ():
+            if (handed := queue.take()) is not None:
+                self._adopt(handed)
+        for door in self._doors:
+            door.accept()
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -410,6 +482,22 @@ class _Door:
             return False
         self.worker.opened(sock, self, address)
         return True
+
+
+class _Mailbox:
+    """The reading end of a queue."""
+
+    def __init__(self, worker: Worker, queue: Queue) -> None:
+        self._worker = worker
+        self._queue = queue
+
+    def ready(self, mask: int) -> None:
+        handed = self._queue.take()
+        if handed is not None:
+            self._worker._adopt(handed)
+
+    def broken(self) -> None:
+        """The log has said it."""
 
 
 class _Life:

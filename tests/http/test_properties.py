@@ -75,7 +75,7 @@ def test_h11_reads_the_same_requests(built: list[Built]) -> None:
     assert [body for _, _, body in theirs.requests] == [each.body for each in built][: len(theirs.requests)]
 
 
-@settings(quick, max_examples=1500)
+@settings(quick, max_examples=800)
 @given(garbled())
 def test_never_one_request_more_than_h11_reads_and_never_another_body(raw: bytes) -> None:
     oracles.never_more_than_h11(raw)

@@ -215,9 +215,10 @@ def test_winch_retires_all_workers_and_ttin_brings_them_back() -> None:
 
 def test_max_requests_replaces_a_worker_after_its_successor_is_ready() -> None:
     with Server("--workers", "1", "--max-requests", "10", application="work").ready() as server:
-        with Clients(server, 2, "/pid") as clients:
+        with Clients(server, 2, "/pid") as clients, Clients(server, 2, "/pid", keep_alive=True) as kept:
             server.wait_for("asks for a successor: max_requests 10", times=3)
-        assert clients.failures == []
+        assert clients.failures == [] and kept.failures == []
+        assert kept.connections == 2
         events = [
             match[1]
             for line in server.lines

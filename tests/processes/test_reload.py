@@ -92,6 +92,9 @@ def test_hup_serves_new_code_under_the_same_pid_and_fails_no_request(project: Pr
         assert server.get() == (200, b"two") and server.pid == pid
         assert fresh.failures == [] and kept.failures == []
         assert {body for _, body in fresh.answers} == {b"one", b"two"}
+        # No keep-alive connection was closed: they moved to the new generation's workers.
+        assert kept.connections == 2
+        assert {body for _, body in kept.answers} == {b"one", b"two"}
         assert psutil.Process(pid).cmdline()[1:3] == ["-I", "-S"]
         assert len(server.workers(2)) == 2 and not server.workers(1)
 
@@ -256,6 +259,7 @@ def test_a_hundred_reloads_leave_no_descriptor_and_no_memory_behind(project: Pro
     """Ten here; `python -m tests.soak --reloads` does a hundred under load."""
     with project.serve("--workers", "1") as server:
         hup(server, 2)
+        eventually(lambda: len(server.processes()) == 3, "one generation is left")
         supervisor = psutil.Process(server.pid)
         before = supervisor.num_fds(), supervisor.memory_info().rss
         for generation in range(3, 13):

@@ -111,6 +111,7 @@ class Command(BaseCommand):
             life=place.life,
             control=place.control,
             access_log=access_log,
+            queues=place.queues,
         )
 
     def _load(self, options: dict[str, Any]) -> Callable[..., Any]:
