@@ -101,7 +101,7 @@ def machine() -> dict[str, Any]:
             break
     return {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
     }

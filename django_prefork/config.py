@@ -7,6 +7,7 @@ From the table `OPTIONS` derive the command's flags, the environment's names, th
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,6 +141,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("graceful_timeout", "Time", values.DURATION, 8.0, 0, DAY,
         help="Seconds that requests in flight may still take when the server is told to stop.",
         why="Docker kills 10 seconds after its TERM; the last two are for leaving in order."),
+    Option("drain_delay", "Time", values.DURATION, 0.0, 0, HOUR, zero="off",
+        help="Seconds that a server which is told to stop goes on accepting, not ready and closing after each answer.",
+        why="Only a load balancer that must notice first needs it; it comes before graceful_timeout."),
     Option("boot_timeout", "Time", values.DURATION, 60.0, 0.1, HOUR,
         help="Seconds a worker may take from its fork until it is ready.",
         why="The application is loaded before the fork, so that a minute is far more than an honest start needs."),
@@ -161,6 +165,15 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_requests_jitter", "Processes", values.INTEGER, 0, 0, 10**9,
         help="Largest number of requests, drawn by lot for each worker, that is added to max_requests.",
         why="It means nothing without max_requests; with it, a tenth of that keeps workers from leaving all at once."),
+    Option("max_worker_lifetime", "Processes", values.DURATION, 0.0, 0, 365 * DAY, zero="off",
+        help="Seconds after which a worker is replaced.",
+        why="A sound application needs no replacing; up to a tenth is taken off by lot, or all would leave at once."),
+    Option("max_rss", "Processes", values.SIZE, 0, 0, TIB, zero="off",
+        help="Bytes of memory of its own, without shared pages, from which on a worker is replaced between requests.",
+        why="What is too much depends on your application and your machine. Linux only."),
+    Option("max_rss_hard", "Processes", values.SIZE, 0, 0, TIB, zero="off",
+        help="Bytes of memory of its own from which on a worker is killed, with its request named.",
+        why="Set it where one request may eat the machine; twice max_rss is a start. Linux only."),
     Option("limit_request_line", "Limits", values.SIZE, 8190, 64, 64 * KIB,
         help="Bytes a request line may have.",
         why="Apache's number, so that what the web has learned to live with lives here, too."),
@@ -229,6 +242,7 @@ class Config:
     timeout: float
     timeout_grace: float
     graceful_timeout: float
+    drain_delay: float
     boot_timeout: float
     keep_alive: float
     header_timeout: float
@@ -236,6 +250,9 @@ class Config:
     send_timeout: float
     max_requests: int
     max_requests_jitter: int
+    max_worker_lifetime: float
+    max_rss: int
+    max_rss_hard: int
     limit_request_line: int
     limit_request_fields: int
     limit_request_field_size: int
@@ -329,9 +346,19 @@ def _said(
             yield f"environment {name}", environ[name]
     if settings.get(option.key) is not None:
         yield f'settings PREFORK["{option.key}"]', settings[option.key]
+    if is_bind and (count := _activated(environ)):
+        yield "environment LISTEN_FDS", [f"fd:{3 + number}" for number in range(count)]
     # PORT says where a platform will send requests, it is nobody's wish: it counts only where nobody said more.
     if is_bind and environ.get(option.also, "").strip():
         yield f"environment {option.also}", [f"0.0.0.0:{environ[option.also].strip()}"]
+
+
+def _activated(environ: Mapping[str, str]) -> int:
+    """How many sockets systemd passed to this process (sd_listen_fds(3)); to its parent, for a later generation."""
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") in (str(os.getpid()), str(os.getppid())) and count.isascii() and count.isdigit():
+        return int(count)
+    return 0
 
 
 def _check_settings(settings: object) -> Mapping[str, Any]:

@@ -53,6 +53,12 @@ def take_generation() -> dict[str, Any] | None:
     return words
 
 
+def forget_systemd() -> None:
+    """Its sockets and notices are the server's affair, and not that of the application and its subprocesses."""
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"):
+        os.environ.pop(name, None)
+
+
 def initial_environment() -> dict[str, str]:
     """The environment this process was started with.
 

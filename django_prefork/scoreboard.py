@@ -28,6 +28,7 @@ _TEXT_BYTES = 384
 
 # Words of the header.
 _H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED, _H_FAILED = range(6)
+_DRAINING, _STOPPING = 1, 2
 # Words of a row. The Arbiter writes PID to BOOT_DEADLINE before the fork and after the reap, the worker the rest.
 PID, GENERATION, BOOT_DEADLINE, STATE, SINCE, REQUESTS, SPOOLED, TEXT_LENGTH = range(8)
 _TEXT = ROW_BYTES - _TEXT_BYTES
@@ -98,10 +99,18 @@ class Scoreboard:
     @property
     def stopping(self) -> bool:
         """The whole server stops: connections are closed, not handed over."""
-        return bool(self.words[_H_STOPPING])
+        return self.words[_H_STOPPING] == _STOPPING
+
+    @property
+    def draining(self) -> bool:
+        """It will stop, or does: not ready for more, and no connection is kept for another request."""
+        return self.words[_H_STOPPING] != 0
+
+    def drain(self) -> None:
+        self.words[_H_STOPPING] = _DRAINING
 
     def stop(self) -> None:
-        self.words[_H_STOPPING] = 1
+        self.words[_H_STOPPING] = _STOPPING
 
     @property
     def retired(self) -> int:

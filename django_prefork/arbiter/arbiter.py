@@ -18,6 +18,7 @@ from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.arbiter.listeners import Listener
 from django_prefork.config import Config
 from django_prefork.log import AccessLog
+from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import SLOTS, Reading, Scoreboard, State, anonymous_file
 from django_prefork.worker.worker import DUMP_SIGNAL, Worker
 
@@ -498,6 +499,13 @@ class Arbiter:
                 return now
             return limit
         reading = self.board.read(child.slot)
+        if self.config.max_rss_hard and now >= child.weigh_at:
+            child.weigh_at = now + NAP
+            size = private_bytes(child.pid) or 0
+            if size > self.config.max_rss_hard:
+                what = f" serving {_quoted(reading.request)}" if reading.state is State.BUSY else ""
+                self._doom(child, f"max_rss_hard, {size / 1048576:.0f} MiB of its own{what}")
+                return now
         if reading.state is State.BUSY and self.config.timeout:
             if policy.overdue(reading.since, self.config.timeout, child.credited(reading.since), now):
                 # Read again: between state and clock the request may have ended, and the next one is not to blame.

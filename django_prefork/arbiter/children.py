@@ -34,6 +34,8 @@ class Child:
         self.kill_at: float | None = None
         self.doom = ""
         self.dump_size = 0
+        #: When its memory is looked at next.
+        self.weigh_at = 0.0
         #: Time that nobody had, for the request or boot that began at `credit_since`.
         self.credit = 0.0
         self.credit_since = 0.0

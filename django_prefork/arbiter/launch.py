@@ -152,6 +152,7 @@ def _place_words(config: Config, listeners: list[Listener], new: list[Listener])
     """What the Supervisor knows of a generation's configuration."""
     return {
         "listeners": [{**listener.words(), "new": listener in new} for listener in listeners],
+        "drain_delay": config.drain_delay,
         "graceful_timeout": config.graceful_timeout,
         "retire_timeout": config.timeout + config.timeout_grace if config.timeout else 0.0,
         "boot_timeout": config.boot_timeout,

@@ -45,6 +45,7 @@ class Supervisor:
         self.last_number: int = words["last_number"]
         self.notifier = Notifier(words["environment"])
         self.status = 0
+        self.drain_until: float | None = None
         self.stop_deadline: float | None = None
         self.next_start: float | None = None
         self.failures = 0
@@ -97,7 +98,7 @@ class Supervisor:
         for generation in self.generations:
             for fd in generation.descriptors():
                 poll.register(fd, select.POLLIN)
-        deadlines = [self.stop_deadline, self.next_start, self.notifier.next]
+        deadlines = [self.drain_until, self.stop_deadline, self.next_start, self.notifier.next]
         deadlines += [self._boot_deadline(generation) for generation in self.generations]
         deadlines += [self._retire_deadline(generation) for generation in self.generations]
         if self._probe is not None:
@@ -129,8 +130,18 @@ class Supervisor:
                     generation.signal(number)
 
     def stop(self, reason: str) -> None:
-        """Gracefully; a second time, at once."""
+        """Gracefully, after `drain_delay`; a second time without that, and then at once."""
+        if self.stop_deadline is None and self.drain_until is None and self.place["drain_delay"]:
+            # Not ready any more, and closing after each answer, but accepting: a load balancer notices late.
+            say("INFO", f"{reason}: draining for {self.place['drain_delay']:g} s")
+            self.notifier.stopping()
+            self.board.drain()
+            self.drain_until = time.monotonic() + self.place["drain_delay"]
+            self.next_start = None
+            self.reload_wanted = False
+            return
         if self.stop_deadline is None:
+            self.drain_until = None
             say("INFO", f"{reason}: stopping")
             self.notifier.stopping()
             self.board.stop()
@@ -152,7 +163,7 @@ class Supervisor:
 
     def reload(self) -> None:
         """New code, same PID: a new generation beside the old, which stays until the new one is ready."""
-        if self.stop_deadline is not None:
+        if self.board.draining:
             say("INFO", "SIGHUP: the server stops already")
         elif not self.reload_wanted:
             self.reload_wanted = True
@@ -230,7 +241,7 @@ class Supervisor:
     def _begin(self) -> None:
         """Start a generation, if one is wanted and none boots."""
         now = time.monotonic()
-        if self.stop_deadline is not None or (self.generations and self._newest().stage is Stage.BOOTING):
+        if self.board.draining or (self.generations and self._newest().stage is Stage.BOOTING):
             return
         if self.next_start is not None:
             if now < self.next_start:
@@ -419,6 +430,8 @@ class Supervisor:
 
     def _end_what_stays(self) -> None:
         now = time.monotonic()
+        if self.drain_until is not None and now >= self.drain_until:
+            self.stop("drained")
         if self._probe is not None and now >= self._probe_deadline:
             self._probe_deadline = now + PATIENCE
             _kill(self._probe)

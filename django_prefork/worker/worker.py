@@ -6,6 +6,7 @@ import errno
 import faulthandler
 import logging
 import os
+import random
 import signal
 import socket
 import sys
@@ -21,10 +22,11 @@ from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import Limits, RequestHead, RequestParser
 from django_prefork.http.response import Response
 from django_prefork.log import AccessLog
+from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.handoff import Handed, Queue, Queues
-from django_prefork.worker.loop import READ, Loop, Wakeup
+from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 
 logger = logging.getLogger("django_prefork")
 
@@ -129,7 +131,10 @@ class Worker:
         self.later: deque[Connection] = deque()
         self.connections: set[Connection] = set()
         self._requests = 0
-        self._expires_at = self._lifetime()
+        self._expires_after = self._lifetime()
+        lifetime = config.max_worker_lifetime * (1.0 - 0.1 * random.random())
+        self._too_old_at = self.loop.now + lifetime
+        self._examine_at = self.loop.now if config.max_worker_lifetime or config.max_rss else FOREVER
         self._doors: list[_Door] = []
         self._templates: dict[str, dict[str, Any]] = {}
         self._accept_again = 0.0
@@ -165,6 +170,20 @@ class Worker:
                 self._reopen()
             elif not busy:
                 self._look()
+            if loop.now >= self._examine_at:
+                self._examine()
+
+    def _examine(self) -> None:
+        """Between requests: am I too old, or too large? Asked once a second at most, since it costs a millisecond."""
+        config = self.config
+        self._examine_at = self.loop.now + LOOK
+        if config.max_worker_lifetime and self.loop.now >= self._too_old_at:
+            self.expire(f"max_worker_lifetime {config.max_worker_lifetime:g} s")
+        elif config.max_rss and (private_bytes() or 0) > config.max_rss:
+            self.expire(f"max_rss, {(private_bytes() or 0) / 1048576:.0f} MiB of its own")
+        else:
+            return
+        self._examine_at = FOREVER
 
     def _boot(self) -> None:
         faulthandler.register(DUMP_SIGNAL, file=self._dump, all_threads=True, chain=False)
@@ -384,7 +403,8 @@ class Worker:
         began = time.monotonic()
         self.row.begin(request.line, began)
         fields = request.fields
-        response = Response(request, connection, request.keep_alive and self._keep_alive)
+        keep_alive = request.keep_alive and self._keep_alive and not self.board.draining
+        response = Response(request, connection, keep_alive)
         try:
             response.run(self.application, fields)
         except BaseException as error:
@@ -396,7 +416,7 @@ class Worker:
         now = self.loop.now = time.monotonic()
         self.row.end(now)
         self._requests += 1
-        if self._requests == self._expires_at:
+        if self._requests == self._expires_after:
             self.expire(f"max_requests {self._requests}")
         if self._access_log is not None:
             self._log(connection, request, response.status, response.sent, now - began)
@@ -408,7 +428,7 @@ class Worker:
 
     def _health(self, connection: Connection, request: RequestHead) -> bool:
         """Answered before Django: no ALLOWED_HOSTS, no redirect, no access log."""
-        ready = not (self.leaving or self.board.stopping)
+        ready = not (self.leaving or self.board.draining)
         response = Response(request, connection, ready and request.keep_alive and self._keep_alive)
         response.run(_ready if ready else _not_ready, request.fields)
         return response.keep_alive

@@ -28,7 +28,7 @@ def tight_server() -> Iterator[Server]:
         "--limit-request-fields": "3",
         "--limit-request-field-size": "64",
         "--limit-request-body": "1m",
-        "--spool-limit": "600k",
+        "--spool-limit": "640k",
         "--forwarded-allow-ips": "127.0.0.0/8,10.0.0.0/8",
         "--access-log": "-",
     }

@@ -113,6 +113,26 @@ def soak(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return [str(size).encode()]
 
 
+_eaten: list[bytearray] = []
+
+
+def hungry(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """Keeps `?mib=` of memory for ever, and then sleeps for `&sleep=` seconds."""
+    query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
+    ballast = bytearray(int(query["mib"]) * 1024 * 1024)
+    for at in range(0, len(ballast), 4096):
+        ballast[at] = 1
+    _eaten.append(ballast)
+    time.sleep(float(query.get("sleep", 0)))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"eaten\n"]
+
+
+def environment(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(dict(os.environ)).encode()]
+
+
 def _end_worker(after: float) -> None:
     from django_prefork import signals
 

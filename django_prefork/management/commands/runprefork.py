@@ -77,6 +77,7 @@ class Command(BaseCommand):
     def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> int:
         """The exit status. From here on this is the server's process: nothing returns or raises into the caller."""
         process.set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
+        inheritance.forget_systemd()
         try:
             privileges.drop(self.config.user, self.config.group, place.listeners)
             return self._arbiter(place, options).run()
