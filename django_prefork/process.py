@@ -23,6 +23,15 @@ def set_title(title: str) -> None:
     setproctitle(title)
 
 
+def open_standard_streams() -> None:
+    """Where descriptors 0 to 2 are closed, the next socket would become one of them, and be printed to."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+
+
 def close_databases() -> None:
     """Close this process's database connections. What fails is logged: it must not keep a process from going on."""
     from django.db import connections
@@ -43,7 +52,7 @@ def leave(status: int) -> None:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-    except (OSError, ValueError, AttributeError):
-        pass  # a stream that is closed, or none
+    except Exception:
+        pass  # a stream that is closed, or none: this process ends in any case
     finally:
         os._exit(status)

@@ -23,11 +23,12 @@ SLOTS = 1024
 
 _WORD = 8
 HEADER_BYTES = 4096
+_FAILED_BYTES = 1024  # from here to the header's end
 ROW_BYTES = 512
 _TEXT_BYTES = 384
 
 # Words of the header.
-_H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED, _H_FAILED = range(6)
+_H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED = range(5)
 _DRAINING, _STOPPING = 1, 2
 # Words of a row. The Arbiter writes PID to BOOT_DEADLINE before the fork and after the reap, the worker the rest.
 PID, GENERATION, BOOT_DEADLINE, STATE, SINCE, REQUESTS, SPOOLED, TEXT_LENGTH = range(8)
@@ -46,6 +47,7 @@ class State(IntEnum):
 
 # As plain numbers: what is written for every request.
 _IDLE, _BUSY = int(State.IDLE), int(State.BUSY)
+_STATES = {int(state): state for state in State}
 
 
 class Reading(NamedTuple):
@@ -120,13 +122,21 @@ class Scoreboard:
     def retire(self, generation: int) -> None:
         self.words[_H_RETIRED] = max(generation, self.words[_H_RETIRED])
 
+    def began(self, generation: int) -> None:
+        self.raw[self._failed(generation)] = 0
+
     def fail(self, generation: int) -> None:
         """This generation did not boot, and leaves before older ones."""
-        self.words[_H_FAILED] = generation
+        self.raw[self._failed(generation)] = 1
 
     def released(self, generation: int) -> bool:
         """Whether the Supervisor itself let `generation` go: else, when its pipe ends, the Supervisor is gone."""
-        return self.retired >= generation or self.words[_H_FAILED] == generation
+        return self.retired >= generation or self.raw[self._failed(generation)] == 1
+
+    @staticmethod
+    def _failed(generation: int) -> int:
+        """A byte of the header for each generation; by the time they are used again, nobody remembers."""
+        return _FAILED_BYTES + generation % (HEADER_BYTES - _FAILED_BYTES)
 
     # The rows.
 
@@ -183,7 +193,7 @@ class Scoreboard:
             slot,
             words[base + PID],
             words[base + GENERATION],
-            State(words[base + STATE]),
+            _STATES.get(words[base + STATE], State.FREE),
             self.clocks[base + SINCE],
             words[base + REQUESTS],
             words[base + SPOOLED],
@@ -196,8 +206,7 @@ class Scoreboard:
 
     def spooled(self) -> int:
         """Bytes of request bodies on disk, over all workers."""
-        words = self.words
-        return sum(words[self._base(slot) + SPOOLED] for slot in range(self.slots))
+        return sum(self.words[self._base(0) + SPOOLED :: ROW_BYTES // _WORD])
 
     def row(self, slot: int) -> Row:
         return Row(self, slot)

@@ -20,7 +20,7 @@ from django_prefork.config import Config
 from django_prefork.log import AccessLog
 from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import SLOTS, Reading, Scoreboard, State, anonymous_file
-from django_prefork.worker.worker import DUMP_SIGNAL, Worker
+from django_prefork.worker.worker import DUMP_SIGNAL, LEAVE_SIGNAL, Worker
 
 logger = logging.getLogger("django_prefork")
 
@@ -31,6 +31,7 @@ _HANDLED = (
     signal.SIGINT,
     signal.SIGHUP,
     signal.SIGUSR1,
+    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGWINCH,
@@ -80,7 +81,6 @@ class Arbiter:
         self.deadline: float | None = None
         self.leaving = ""
         self._stopping = False
-        self._quickly = False
         self._winched = False
         #: How many workers gave way to those of a newer generation that boots.
         self._yielded = 0
@@ -159,46 +159,30 @@ class Arbiter:
             if handler is not None:
                 handler(self)
 
+    # Whoever signals this process means the server: the Supervisor hears it, and says what to do to all generations in
+    # order. What a terminal sends to all processes of its group (INT, QUIT, WINCH, TTIN, TTOU) it has heard itself.
+
     def handle_term(self) -> None:
-        if self.board.stopping or self.life < 0:
-            self.stop("the server stops")
+        if self.life < 0:
+            self.stop("SIGTERM")
         else:
-            # Somebody means this process and knows no other: the Supervisor stops all of them, and in order.
             self._tell("stop SIGTERM")
 
     def handle_hup(self) -> None:
         self._tell("reload")
 
-    def handle_ttin(self) -> None:
-        self._winched = False
-        self.target = min(self.target + 1, SLOTS // 2)
-        logger.info("SIGTTIN: %d workers", self.target)
-
-    def handle_ttou(self) -> None:
-        self.target = max(1, self.target - 1)
-        logger.info("SIGTTOU: %d workers", self.target)
-
-    def handle_winch(self) -> None:
-        """Retire all workers; the sockets stay open, and connections wait in them."""
-        self._winched = True
-        logger.info("SIGWINCH: all workers retire until SIGTTIN")
+    def handle_usr2(self) -> None:
+        self._tell("upgrade")
 
     def handle_usr1(self) -> None:
-        if self.access_log is not None:
-            self.access_log.reopen()
-        for child in self.children:
-            self._kill(child, signal.SIGUSR1)
-        logger.info("SIGUSR1: log files reopened")
+        self.reopen()
 
     _handlers: ClassVar[dict[int, Callable[[Arbiter], None]]] = {
         signal.SIGTERM: handle_term,
-        signal.SIGQUIT: handle_term,
         signal.SIGHUP: handle_hup,
-        signal.SIGTTIN: handle_ttin,
-        signal.SIGTTOU: handle_ttou,
-        signal.SIGWINCH: handle_winch,
+        signal.SIGUSR2: handle_usr2,
         signal.SIGUSR1: handle_usr1,
-        # SIGINT comes to a terminal's whole process group: the Supervisor decides. SIGCHLD has woken the loop.
+        # SIGCHLD has woken the loop.
     }
 
     def life_ended(self) -> None:
@@ -217,17 +201,16 @@ class Arbiter:
             self.stop("the supervisor is gone")
 
     def stop(self, why: str) -> None:
-        """Gracefully; a second time, at once."""
-        if not self._stopping:
-            self._stopping = True
-            if not self.leaving:
-                self._leave(why, self.config.graceful_timeout)
-            else:  # it was about to retire: now there is less time
-                self.deadline = time.monotonic() + self.config.graceful_timeout
-        elif not self._quickly:
-            self._quickly = True
-            logger.warning("stopping at once")
-            self.deadline = time.monotonic()
+        """Gracefully: what runs has graceful_timeout."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if not self.leaving:
+            self._leave(why, self.config.graceful_timeout)
+        else:  # it was about to retire: now there is less time
+            self.deadline = time.monotonic() + self.config.graceful_timeout
+            for child in self.children:
+                self._kill(child, LEAVE_SIGNAL)
 
     def _leave(self, why: str, seconds: float | None) -> None:
         self.leaving = why
@@ -237,7 +220,7 @@ class Arbiter:
             self._tell_to_leave(child, None)
 
     def _obey(self) -> None:
-        """What the Supervisor says: a newer generation's worker is ready, or that generation has failed."""
+        """What the Supervisor says, word by word."""
         if self.control < 0:
             return
         try:
@@ -250,10 +233,58 @@ class Arbiter:
             os.close(self.control)
             self.control = -1
         for word in words.split():
-            if word == b"yield":
-                self._yielded += 1
-            elif word == b"restore":
-                self._yielded = 0
+            handler = self._orders.get(word)
+            if handler is not None:
+                handler(self)
+
+    def order_stop(self) -> None:
+        self.stop("the server stops")
+
+    def order_quick(self) -> None:
+        self.stop("the server stops")
+        self.deadline = time.monotonic()
+        logger.warning("stopping at once")
+
+    def order_yield(self) -> None:
+        """A newer generation's worker is ready: one of ours may go."""
+        self._yielded += 1
+
+    def order_restore(self) -> None:
+        """That generation has failed: all of ours are needed again."""
+        self._yielded = 0
+
+    def order_more(self) -> None:
+        self._winched = False
+        self.target = min(self.target + 1, SLOTS // 2)
+        logger.info("SIGTTIN: %d workers", self.target)
+
+    def order_fewer(self) -> None:
+        self.target = max(1, self.target - 1)
+        logger.info("SIGTTOU: %d workers", self.target)
+
+    def order_none(self) -> None:
+        """Retire all workers; the sockets stay open, and connections wait in them."""
+        self._winched = True
+        logger.info("SIGWINCH: all workers retire until SIGTTIN or SIGHUP")
+
+    def reopen(self) -> None:
+        """Log files, here and in the workers, after they were renamed."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+        for child in self.children:
+            self._kill(child, signal.SIGUSR1)
+        logger.info("SIGUSR1: log files reopened")
+
+    _orders: ClassVar[dict[bytes, Callable[[Arbiter], None]]] = {
+        b"stop": order_stop,
+        b"quick": order_quick,
+        b"yield": order_yield,
+        b"restore": order_restore,
+        b"more": order_more,
+        b"fewer": order_fewer,
+        b"none": order_none,
+        b"reopen": reopen,
+    }
 
     def _tell(self, words: str) -> None:
         try:
@@ -267,6 +298,11 @@ class Arbiter:
         """Fork what is missing, retire what is too much."""
         if self.leaving:
             return
+        if not self.ready and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) >= self.target:
+            self.ready = True
+            self._tell("ready")
+            logger.info("arbiter gen=%d pid=%d ready: %d workers", self.generation, os.getpid(), self.target)
+            signals.emit(signals.server_ready, workers=self.target)
         target = 0 if self._winched else max(0, self.target - self._yielded)
         expiring = self.children.at(Stage.EXPIRING)
         if expiring and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) > target:
@@ -291,18 +327,20 @@ class Arbiter:
         except RuntimeError as error:
             self._failed_start(str(error))
             return False
-        read, write = os.pipe()
-        os.set_blocking(read, False)
-        dump = anonymous_file("prefork-stacks")
+        opened: list[int] = []
         # No signal may find the child with our handlers, or it would write into our wake-up pipe.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
+            read, write = os.pipe()
+            opened += (read, write)
+            os.set_blocking(read, False)
+            dump = anonymous_file("prefork-stacks")
+            opened.append(dump)
             pid = os.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            os.close(read)
-            os.close(write)
-            os.close(dump)
+            for fd in opened:
+                os.close(fd)
             self.board.free(slot)
             self._failed_start(f"cannot fork: {error.strerror}")
             return False
@@ -326,23 +364,24 @@ class Arbiter:
             for child in self.children:
                 child.close()
             process.set_title(f"{self.config.proc_name or 'django-prefork'}: worker {slot} gen {self.generation}")
-            worker = Worker(
-                self.application,
-                self.config,
-                self.listeners,
-                self.board,
-                slot=slot,
-                generation=self.generation,
-                life=self.life,
-                pipe=write,
-                dump=dump,
-                access_log=self.access_log,
-                queues=self.queues,
-            )
             try:
+                worker = Worker(
+                    self.application,
+                    self.config,
+                    self.listeners,
+                    self.board,
+                    slot=slot,
+                    generation=self.generation,
+                    life=self.life,
+                    pipe=write,
+                    dump=dump,
+                    access_log=self.access_log,
+                    queues=self.queues,
+                )
                 worker.run()
             except BaseException:
-                worker.say("failed " + traceback.format_exc().replace("\n", "\v"))
+                text = "failed " + traceback.format_exc().replace("\n", "\v") + "\n"
+                os.write(write, text.encode())
                 os._exit(1)
             worker.exit()
         finally:
@@ -365,7 +404,7 @@ class Arbiter:
             logger.info("%s retires: %s", self._name(child), why)
             if self.config.timeout:
                 child.leave_deadline = time.monotonic() + self.config.timeout + self.config.timeout_grace
-        self._kill(child, signal.SIGTERM)
+        self._kill(child, LEAVE_SIGNAL)
 
     @staticmethod
     def _kill(child: Child, number: int) -> None:
@@ -389,11 +428,6 @@ class Arbiter:
             self._last_traceback = ""
             if not self.ready:
                 self._tell("worker")
-            if not self.ready and len(self.children.at(Stage.SERVING)) >= self.target:
-                self.ready = True
-                self._tell("ready")
-                logger.info("arbiter gen=%d pid=%d ready: %d workers", self.generation, os.getpid(), self.target)
-                signals.emit(signals.server_ready, workers=self.target)
         elif word == "expire" and child.stage is Stage.SERVING:
             child.stage = Stage.EXPIRING
             logger.info("%s asks for a successor: %s", self._name(child), rest)

@@ -40,6 +40,11 @@ class Child:
         self.credit = 0.0
         self.credit_since = 0.0
 
+    @property
+    def serves(self) -> int:
+        """How much it would be missed: not yet ready, soon to be replaced, or fully."""
+        return (Stage.BOOTING, Stage.EXPIRING, Stage.SERVING).index(self.stage)
+
     def messages(self) -> list[str]:
         """What the worker has said since the last call, line by line."""
         try:

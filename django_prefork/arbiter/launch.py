@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -34,8 +35,8 @@ class LaunchError(Exception):
 class Place:
     """What an Arbiter finds when it begins: what all generations share, and its own two ties to the Supervisor.
 
-    `queues` are the descriptors of `worker.handoff.Queues`. `stderr` is the real one, kept aside while a later
-    generation boots; -1 for the first.
+    `made` are those of the listeners that this process made. `queues` are the descriptors of `worker.handoff.Queues`.
+    `stderr` is the real one, kept aside while a later generation boots; -1 for the first.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class Place:
         life: int,
         control: int,
         listeners: list[Listener],
+        made: list[Listener],
         queues: list[list[int]],
         stderr: int = -1,
     ) -> None:
+        self.made = made
         self.queues = queues
         self.generation = generation
         self.board = board
@@ -63,7 +66,7 @@ class Place:
             os.dup2(self._stderr, 2)
             os.close(self._stderr)
             self._stderr = -1
-            os.write(self.control, b"booted\n")
+        os.write(self.control, b"booted\n")
 
 
 def launch(config: Config) -> Place:
@@ -71,6 +74,7 @@ def launch(config: Config) -> Place:
 
     Raises `ListenError` or `LaunchError` in the calling process, having changed nothing.
     """
+    _raise_descriptor_limit()
     if config.umask is not None:
         os.umask(config.umask)
     listeners = listen_all(config.bind, config.backlog)
@@ -95,7 +99,7 @@ def launch(config: Config) -> Place:
         if pid_file is not None:
             os.close(pid_file["fd"])  # or the lock would outlive the server
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        return Place(1, board, life_read, theirs.detach(), listeners, queues)
+        return Place(1, board, life_read, theirs.detach(), listeners, listeners, queues)
     os.close(life_read)
     theirs.close()
     words: dict[str, Any] = {
@@ -143,6 +147,7 @@ def join(words: dict[str, Any], config: Config) -> Place:
         words["life"],
         words["control"],
         listeners,
+        new,
         words["queues"],
         words["stderr"],
     )
@@ -157,6 +162,16 @@ def _place_words(config: Config, listeners: list[Listener], new: list[Listener])
         "retire_timeout": config.timeout + config.timeout_grace if config.timeout else 0.0,
         "boot_timeout": config.boot_timeout,
     }
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection is a descriptor: as many as this user may have, and not as few as a shell gives by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            pass  # macOS has a bound of its own below an "unlimited" one
 
 
 def _become_supervisor(words: dict[str, Any]) -> None:
@@ -185,11 +200,17 @@ def _write_pid_file(path: str) -> dict[str, Any]:
         if not stat.S_ISREG(status.st_mode):
             raise LaunchError(f"The pid file {path} is not a regular file; choose another place.")
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        named = os.stat(path, follow_symlinks=False)
+        if (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino):
+            raise BlockingIOError  # it was another server's, which has just removed it: not the file of that name
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
         os.close(fd)
         raise LaunchError(f"The pid file {path} is locked: this server is running already; stop it first.") from None
+    except OSError as error:
+        os.close(fd)
+        raise LaunchError(f"Cannot write the pid file {path}: {error.strerror}; choose another place.") from None
     except BaseException:
         os.close(fd)
         raise

@@ -19,6 +19,8 @@ GIVE_UP = 5
 class Retirable(Protocol):
     @property
     def slot(self) -> int: ...
+    @property
+    def serves(self) -> int: ...
 
 
 T = TypeVar("T", bound=Retirable)
@@ -34,8 +36,9 @@ def backoff(failures: int, chance: float) -> float:
 
 
 def surplus(workers: Sequence[T], target: int) -> list[T]:
-    """Whom to retire when there are more than `target`: the highest slots, so that the low ones stay the same."""
-    return sorted(workers, key=lambda worker: worker.slot, reverse=True)[: max(0, len(workers) - target)]
+    """Whom to retire when there are more than `target`: who serves least, and of those the highest slots."""
+    chosen = sorted(workers, key=lambda worker: (worker.serves, -worker.slot))
+    return chosen[: max(0, len(workers) - target)]
 
 
 def overdue(since: float, limit: float, credit: float, now: float) -> bool:

@@ -12,8 +12,8 @@ class PrivilegeError(Exception):
     """The change is not possible. The text is one sentence with the remedy."""
 
 
-def drop(user: int | None, group: int | None, listeners: list[Listener]) -> None:
-    """Become `user` and `group` (the user's own, if None), and give them the unix sockets.
+def drop(user: int | None, group: int | None, made: list[Listener]) -> None:
+    """Become `user` and `group` (the user's own, if None), and give them the unix sockets that this process made.
 
     Raises `PrivilegeError`.
     """
@@ -28,9 +28,8 @@ def drop(user: int | None, group: int | None, listeners: list[Listener]) -> None
     if (uid, gid) == (os.getuid(), os.getgid()):
         return
     try:
-        for listener in listeners:
-            if listener.own and listener.path:
-                os.chown(listener.path, uid, gid)
+        for listener in made:
+            listener.give_to(uid, gid)
         if entry is not None:
             os.initgroups(entry.pw_name, gid)
         else:
@@ -41,5 +40,7 @@ def drop(user: int | None, group: int | None, listeners: list[Listener]) -> None
         raise PrivilegeError(
             "Only root can change user or group; start as root, or leave out --user and --group."
         ) from None
+    except OSError as error:
+        raise PrivilegeError(f"Cannot become that user and group: {error.strerror}; name others.") from None
     if entry is not None:
         os.environ["HOME"] = entry.pw_dir

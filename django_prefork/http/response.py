@@ -342,20 +342,20 @@ class Response:
     def _failed(self, environ: Mapping[str, Any]) -> None:
         """Say so in the log; answer 500 if nothing is out yet, else leave the body visibly unfinished."""
         error = sys.exc_info()[1]
+        # The answer first: a log handler of the project's may fail, too.
+        self.keep_alive = False
+        if not self._head_sent:
+            self._head_sent = True
+            self.status = 500
+            try:
+                self._sink.send(error_response(500, head_only=self._request.method == "HEAD"))
+            except ClientGone:
+                pass  # the client did not wait for it
         method, path = _named(environ)
         if isinstance(error, BadResponse):
             logger.error("%s: %s %s", error, method, path)
         else:
             logger.error("the application failed: %s %s", method, path, exc_info=error)
-        self.keep_alive = False
-        if self._head_sent:
-            return
-        self._head_sent = True
-        self.status = 500
-        try:
-            self._sink.send(error_response(500, head_only=self._request.method == "HEAD"))
-        except OSError:
-            pass  # the client did not wait for it
 
 
 class ClientGone(ConnectionError):

@@ -24,8 +24,13 @@ PATIENCE = 1.0
 
 # By name: on Linux SIGCLD hides SIGCHLD in any table built from dir(signal).
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_FORWARDED = (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGWINCH)
-_HANDLED = (*_STOP, *_FORWARDED, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+_WORDS: dict[int, str] = {
+    signal.SIGTTIN: "more",
+    signal.SIGTTOU: "fewer",
+    signal.SIGUSR1: "reopen",
+    signal.SIGWINCH: "none",
+}
+_HANDLED = (*_STOP, *_WORDS, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
 
 class Supervisor:
@@ -125,22 +130,25 @@ class Supervisor:
                 self.upgrade()
             elif number == signal.SIGWINCH and sys.stdin is not None and sys.stdin.isatty():
                 pass  # a terminal that changed its size
-            elif number in _FORWARDED:
+            elif number in _WORDS:
+                # As words, not as signals: what a terminal or a service manager sends to all processes at once must
+                # not count twice, and a generation that boots hears them when it can.
                 for generation in self.generations:
-                    generation.signal(number)
+                    generation.say(_WORDS[number])
 
     def stop(self, reason: str) -> None:
         """Gracefully, after `drain_delay`; a second time without that, and then at once."""
         if self.stop_deadline is None and self.drain_until is None and self.place["drain_delay"]:
             # Not ready any more, and closing after each answer, but accepting: a load balancer notices late.
+            self.board.drain()
             say("INFO", f"{reason}: draining for {self.place['drain_delay']:g} s")
             self.notifier.stopping()
-            self.board.drain()
             self.drain_until = time.monotonic() + self.place["drain_delay"]
             self.next_start = None
             self.reload_wanted = False
             return
-        if self.stop_deadline is None:
+        first = self.stop_deadline is None
+        if first:
             self.drain_until = None
             say("INFO", f"{reason}: stopping")
             self.notifier.stopping()
@@ -155,9 +163,12 @@ class Supervisor:
                 if generation.pid is None:
                     self._kill_workers(generation)
         for generation in self.generations:
-            generation.signal(signal.SIGTERM)
             if generation.pid is None:
                 generation.retire()
+            elif generation.has_booted:
+                generation.say("stop" if first else "quick")
+            else:  # it does not listen yet, and has nothing to finish
+                generation.signal(signal.SIGTERM)
 
     # -- reload --------------------------------------------------------------------------------------------------------
 
@@ -256,6 +267,7 @@ class Supervisor:
         except OSError as error:
             self._start_again(f"cannot start gen={number}: {error.strerror}", at_least=1.0)
             return
+        self.board.began(number)
         self.generations.append(generation)
         self.last_number = number
         self.notifier.reloading()
@@ -280,6 +292,8 @@ class Supervisor:
             generation.place = json.loads(rest)
         elif word == "booted":
             generation.booted()
+            if self.stop_deadline is not None:
+                generation.say("stop")
         elif word == "worker" and generation.stage is Stage.BOOTING:
             # One of its workers is ready: one of the others' may go. Capacity stays what it was.
             for older in self._older(generation):
@@ -290,7 +304,11 @@ class Supervisor:
             self._fail(generation, rest)
         elif word == "reload":
             self.reload()
-        elif word == "stop" and self.stop_deadline is None and generation.stage is not Stage.FAILED:
+        elif word == "upgrade":
+            self.upgrade()
+        elif word == "stop" and self.stop_deadline is not None:
+            generation.say("stop")  # our signal came when it had just begun to listen to words
+        elif word == "stop" and not self.board.draining and generation.stage is not Stage.FAILED:
             self.stop(f"{rest} to the arbiter")
 
     def _ready(self, generation: Generation) -> None:
@@ -337,7 +355,8 @@ class Supervisor:
                 os.close(fd)
                 _remove_socket(item)
             generation.given = []
-        generation.signal(signal.SIGTERM)
+        if not generation.has_booted:
+            generation.signal(signal.SIGTERM)
         self.board.fail(generation.number)
         generation.retire()
         for older in self._older(generation):
@@ -460,7 +479,9 @@ class Supervisor:
             if reading.request:
                 name += f" serving {reading.request!r} for {time.monotonic() - reading.since:.1f} s"
             say("ERROR", f"{name} has not left: killed")
-            _kill(reading.pid)
+            # The workers wrote that number, and they are less than we are.
+            if _parent(reading.pid) in (None, os.getpid(), generation.pid):
+                _kill(reading.pid)
 
     def _workers_of(self, generation: Generation) -> list[Reading]:
         found = []
@@ -501,6 +522,15 @@ def _kill(pid: int) -> None:
         pass
 
 
+def _parent(pid: int) -> int | None:
+    """The parent of `pid`; None where nobody tells (no Linux), or there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -529,7 +559,12 @@ def _unlink(path: str, inode: list[int], *, socket_only: bool) -> None:
 def say(level: str, text: str) -> None:
     """One line on stderr, as the other processes write theirs; a closed or full stderr harms nobody."""
     stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    data = f"[{stamp}] [{os.getpid()}] [{level}] {text}\n".encode()
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
     try:
-        os.write(2, f"[{stamp}] [{os.getpid()}] [{level}] {text}\n".encode())
+        # A pipe that is writable takes PIPE_BUF bytes without blocking, and promises no more.
+        while data and poll.poll(100):
+            data = data[os.write(2, data[: select.PIPE_BUF]) :]
     except OSError:
         pass

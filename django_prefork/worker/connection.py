@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
@@ -315,10 +316,13 @@ class Connection:
         """The worker's own time: only for a response that outgrows `send_buffer`."""
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
+        patience = time.monotonic() + self.worker.config.send_timeout
         while outbox.held > self.worker.config.send_buffer:
-            if not poll.poll(self.worker.config.send_timeout * 1000):
+            # In short steps, and saying so at each: it is the client that is slow, and not the application.
+            if poll.poll(250) and self._push(outbox):
+                patience = time.monotonic() + self.worker.config.send_timeout
+            elif time.monotonic() >= patience:
                 raise ClientGone(None, "took nothing for send_timeout")
-            self._push(outbox)
             self.progressed()
 
     def _answered(self, keep_alive: bool) -> None:
@@ -355,7 +359,7 @@ class Connection:
             else:
                 self.close()
             return
-        self._wait_for(_IDLE, self.worker.config.keep_alive)
+        self._wait_for(_IDLE, self.worker.idle_seconds)
         self._watch(READ)
         if self._rest:
             self.worker.later.append(self)

@@ -9,7 +9,7 @@ import select
 import selectors
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 logger = logging.getLogger("django_prefork")
 
@@ -92,6 +92,9 @@ class _Selector:
         ]
 
 
+T = TypeVar("T", bound=Watched)
+
+
 class Loop:
     """Descriptors and deadlines of one worker. `wait()` is one turn."""
 
@@ -144,7 +147,8 @@ class Loop:
         if self._times:
             most = min(most, max(0.0, self._times[0] - time.monotonic()))
         events = self._poller.poll(most)
-        self.now = time.monotonic()
+        # Who was ready by then was in time, however long serving them takes: lateness is judged by this moment.
+        now = self.now = time.monotonic()
         watched = self._watched
         for fd, mask in events:
             who = watched.get(fd)
@@ -153,41 +157,47 @@ class Loop:
                     who.ready(mask)
                 except Exception:
                     self._broken(who)
-        while self._times and self._times[0] <= self.now:
+        while self._times and self._times[0] <= now:
             for late in self._queues.pop(heapq.heappop(self._times)):
                 late.queued = FOREVER
-                if late.deadline <= self.now:
+                if late.deadline <= now:
                     try:
-                        late.late(self.now)
+                        late.late(now)
                     except Exception:
                         self._broken(late)
                 elif late.deadline != FOREVER:
                     self.expect(late)
         return bool(events)
 
+    def guard(self, who: T, call: Callable[[T], None]) -> None:
+        """Call it; a mistake in it costs `who` alone."""
+        try:
+            call(who)
+        except Exception:
+            self._broken(who)
+
     @staticmethod
     def _broken(who: Watched | Late) -> None:
-        logger.exception("a mistake of the server's: please report it")
-        who.broken()
+        try:
+            logger.exception("a mistake of the server's: please report it")
+        finally:
+            who.broken()
 
     def close(self) -> None:
         self._poller.close()
 
 
 class Wakeup:
-    """Reads what signals write into the wake-up descriptor, and calls `heard` with each number."""
+    """The wake-up descriptor: that it was written to is all that matters."""
 
-    def __init__(self, read: Callable[[], bytes], heard: Callable[[int], None]) -> None:
+    def __init__(self, read: Callable[[], bytes]) -> None:
         self._read = read
-        self._heard = heard
 
     def broken(self) -> None:
         """The log has said it."""
 
     def ready(self, mask: int) -> None:
         try:
-            numbers = self._read()
+            self._read()
         except BlockingIOError:
-            return
-        for number in numbers:
-            self._heard(number)
+            pass

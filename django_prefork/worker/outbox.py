@@ -10,37 +10,36 @@ from collections import deque
 
 # Beyond this, what waits for one client waits on disk.
 MEMORY = 512 * 1024
+# Of each temporary file, in bytes.
+_FILE = 8 * 1024 * 1024
 # How much one turn of the loop reads of a file where the kernel cannot send it itself.
 _PIECE = 256 * 1024
 
 
 class _Part:
-    """A stretch of a file: `count` bytes from `offset` on. It owns the descriptor unless `shared`."""
+    """A stretch of a file: `count` bytes from `offset` on. It owns the descriptor."""
 
-    __slots__ = ("count", "descriptor", "offset", "shared")
+    __slots__ = ("count", "descriptor", "offset", "ours")
 
-    def __init__(self, descriptor: int, offset: int, count: int, *, shared: bool) -> None:
+    def __init__(self, descriptor: int, offset: int, count: int, *, ours: bool) -> None:
         self.descriptor = descriptor
         self.offset = offset
         self.count = count
-        self.shared = shared
+        self.ours = ours  # a temporary file, and not one of the application's
 
     def close(self) -> None:
-        if not self.shared:
-            os.close(self.descriptor)
+        os.close(self.descriptor)
 
 
 class Outbox:
-    """`held` counts the bytes kept in memory or in the temporary file, not those of the application's files."""
+    """`held` counts the bytes kept in memory or in temporary files, not those of the application's files."""
 
-    __slots__ = ("_disk", "_folder", "_memory", "_parts", "_written", "held")
+    __slots__ = ("_folder", "_memory", "_parts", "held")
 
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
         self._parts: deque[memoryview | _Part] = deque()
         self._memory = 0
-        self._disk = -1
-        self._written = 0
         self.held = 0
 
     def __bool__(self) -> bool:
@@ -51,36 +50,38 @@ class Outbox:
         view = memoryview(data)
         if self._memory + len(view) <= MEMORY:
             self._memory += len(view)
+            self.held += len(view)
             self._parts.append(view)
         else:
             self._add_to_disk(view)
-        self.held += len(view)
 
     def add_file(self, descriptor: int, offset: int, count: int) -> None:
         """Keep a stretch of a file, and the descriptor, which is closed when it is sent or given up."""
-        self._parts.append(_Part(descriptor, offset, count, shared=False))
+        self._parts.append(_Part(descriptor, offset, count, ours=False))
 
     def _add_to_disk(self, view: memoryview) -> None:
-        if self._disk < 0:
-            with tempfile.TemporaryFile(dir=self._folder) as file:
-                self._disk = os.dup(file.fileno())
-        start = self._written
         while view:
-            count = os.pwrite(self._disk, view, self._written)
-            self._written += count
+            part = self._parts[-1] if self._parts else None
+            # A file is given back when all of it is sent: small ones, or a long stream would keep what is long gone.
+            if not isinstance(part, _Part) or not part.ours or part.offset + part.count >= _FILE:
+                with tempfile.TemporaryFile(dir=self._folder) as file:
+                    part = _Part(os.dup(file.fileno()), 0, 0, ours=True)
+                self._parts.append(part)
+            end = part.offset + part.count
+            count = os.pwrite(part.descriptor, view[: max(1, _FILE - end)], end)
+            part.count += count
+            self.held += count
             view = view[count:]
-        count = self._written - start
-        last = self._parts[-1] if self._parts else None
-        if isinstance(last, _Part) and last.shared:
-            last.count += count
-        else:
-            self._parts.append(_Part(self._disk, start, count, shared=True))
 
     def flush(self, sock: socket.socket) -> int:
         """Send what `sock` takes now; return how many bytes that was. Raises OSError when the client is gone."""
         total = 0
         while self._parts:
             part = self._parts[0]
+            if isinstance(part, _Part) and not part.count:
+                part.close()
+                self._parts.popleft()
+                continue
             try:
                 count = sock.send(part) if isinstance(part, memoryview) else _send_part(sock, part)
             except BlockingIOError:
@@ -93,11 +94,9 @@ class Outbox:
                     self._parts[0] = part[count:]
                     continue
             else:
-                if part.shared:
+                if part.ours:
                     self.held -= count
-                if part.count:
-                    continue
-                part.close()
+                continue
             self._parts.popleft()
         return total
 
@@ -107,9 +106,6 @@ class Outbox:
             part = self._parts.popleft()
             if isinstance(part, _Part):
                 part.close()
-        if self._disk >= 0:
-            os.close(self._disk)
-            self._disk = -1
 
 
 def _send_part(sock: socket.socket, part: _Part) -> int:

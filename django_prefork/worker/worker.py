@@ -33,6 +33,11 @@ logger = logging.getLogger("django_prefork")
 # The signal on which all stacks are dumped, by C code that needs no GIL.
 DUMP_SIGNAL = signal.SIGUSR2
 
+# By which the Arbiter tells a worker to leave. A TERM may also come from whoever signals all processes of the server at
+# once, and before the Supervisor has said what it is about: that is waited for, this long (seconds).
+LEAVE_SIGNAL = signal.SIGURG
+TERM_DELAY = 0.1
+
 # An idle worker looks at the listening sockets this often (seconds), woken or not: the kernel wakes one worker for a
 # connection, and if that one dies before it accepts, no other hears of it.
 LOOK = 1.0
@@ -47,6 +52,7 @@ RETIRE_IDLE = 2.0
 
 # What the Arbiter's process, or a terminal, may send; by name, and none may end a worker unsaid.
 _NOTED = (
+    LEAVE_SIGNAL,
     signal.SIGTERM,
     signal.SIGQUIT,
     signal.SIGINT,
@@ -140,6 +146,9 @@ class Worker:
         self._accept_again = 0.0
         self._last_complaint = 0.0
         self._keep_alive = config.keep_alive > 0
+        #: How long an idle connection is kept (seconds).
+        self.idle_seconds = config.keep_alive
+        self._term_at = 0.0
 
     def _lifetime(self) -> int:
         """Requests until a successor is asked for; 0: none. Jitter, or all workers would expire at once."""
@@ -159,9 +168,15 @@ class Worker:
         self._boot()
         loop = self.loop
         while True:
-            busy = loop.wait(0.0 if self.later else GIVE if self.leaving else LOOK)
+            busy = loop.wait(self._patience())
+            while _noted:
+                self._signal(_noted.pop(0))
+            if self._term_at and loop.now >= self._term_at:
+                self._term_at = 0.0
+                if self.board.stopping or not self.board.draining:
+                    self.leave("SIGTERM")
             for _ in range(len(self.later)):
-                self.later.popleft().next()
+                loop.guard(self.later.popleft(), Connection.next)
             if self.leaving:
                 self._hand_over()
                 if not self.connections and not self._left_behind():
@@ -172,6 +187,16 @@ class Worker:
                 self._look()
             if loop.now >= self._examine_at:
                 self._examine()
+
+    def _patience(self) -> float:
+        """How long to wait for events, in seconds."""
+        if self.later:
+            return 0.0
+        if self._term_at:
+            return TERM_DELAY
+        if self._accept_again:
+            return ACCEPT_PAUSE
+        return GIVE if self.leaving and not self._stopping else LOOK
 
     def _examine(self) -> None:
         """Between requests: am I too old, or too large? Asked once a second at most, since it costs a millisecond."""
@@ -197,7 +222,7 @@ class Worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.register_at_fork(after_in_child=self._forked_by_application)
         signals.emit(signals.post_fork, slot=self.slot, generation=self.generation)
-        self.loop.watch(read, Wakeup(lambda: os.read(read, 1024), self._signal), READ)
+        self.loop.watch(read, Wakeup(lambda: os.read(read, 1024)), READ)
         self.loop.watch(self._life, _Life(self), READ)
         self._doors = [_Door(self, listener) for listener in self.listeners]
         self._templates = {door.listener.bind: door.template for door in self._doors}
@@ -209,8 +234,10 @@ class Worker:
         self.say("ready")
 
     def _signal(self, number: int) -> None:
-        if number in (signal.SIGTERM, signal.SIGQUIT):
-            self.leave("SIGTERM")
+        if number == LEAVE_SIGNAL:
+            self.leave("told to")
+        elif number in (signal.SIGTERM, signal.SIGQUIT):
+            self._term_at = time.monotonic() + TERM_DELAY
         elif number == signal.SIGUSR1 and self._access_log is not None:
             self._access_log.reopen()
         # SIGINT comes to the whole process group of a terminal: the Supervisor decides.
@@ -230,6 +257,8 @@ class Worker:
         self.leaving = why
         self._stopping = stopping
         self._keep_alive = self._keep_alive and not stopping and self._queues is not None
+        if stopping or self._queues is None:
+            self.idle_seconds = STOP_IDLE if stopping else RETIRE_IDLE
         self.row.state(State.DRAINING, time.monotonic())
         self._close(stopping)
         if stopping:
@@ -241,20 +270,21 @@ class Worker:
     def _close(self, stopping: bool) -> None:
         """Stop listening, having taken what may be ours alone to take."""
         for door in self._doors:
+            self.loop.forget(door.fd)
             if stopping:
-                # What the kernel has accepted for us is ours to answer.
-                while door.accept():
-                    pass
+                # What the kernel has accepted for us is ours to answer; all of it, before any of it takes its time.
+                waiting = door.waiting()
+                if door.listener.own:
+                    # For all processes at once: so the port is free while the last requests run.
+                    try:
+                        door.listener.socket.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass  # another worker was first
+                for sock, address in waiting:
+                    self.opened(sock, door, address)
             else:
                 # Perhaps it was this worker that was woken for it; the others hear of later ones.
                 door.accept()
-            self.loop.forget(door.fd)
-            if stopping and door.listener.own:
-                # For all processes at once: so the port is free while the last requests run.
-                try:
-                    door.listener.socket.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # another worker was first
             door.listener.close()
         self._doors.clear()
         for queue in self._queues or ():
@@ -319,13 +349,15 @@ class Worker:
 
     def _forked_by_application(self) -> None:
         """In a child that the application forked: our sockets are not its own, and it must not come back to serve."""
+        if self._forked:
+            return  # a child of that child: its descriptors are its own
         self._forked = True
         signal.set_wakeup_fd(-1)
         self.loop.close()
         for connection in self.connections:
             connection.sock.close()
-        for door in self._doors:
-            door.listener.close()
+        for listener in self.listeners:
+            listener.close()
         if self._queues is not None:
             self._queues.close()
         os.close(self._pipe)
@@ -337,9 +369,8 @@ class Worker:
         sock.setblocking(False)
         peer = (address[0], str(address[1])) if door.internet else ("", "")
         connection = Connection(self, sock, peer, door.listener.bind, door.template)
-        self.connections.add(connection)
         # A client mostly sends its request right behind its SYN: read before any poll.
-        connection.adopt(b"")
+        self._welcome(connection, b"")
         if self._stopping:
             connection.leave(STOP_IDLE)
 
@@ -348,9 +379,15 @@ class Worker:
         template = self._templates.get(handed.bind)
         if template is None:  # of a listener that a reload has ended
             template = next(iter(self._templates.values()))
-        connection = Connection(self, handed.sock, handed.peer, handed.bind, template)
+        self._welcome(Connection(self, handed.sock, handed.peer, handed.bind, template), handed.data)
+
+    def _welcome(self, connection: Connection, data: bytes) -> None:
         self.connections.add(connection)
-        connection.adopt(handed.data)
+        try:
+            connection.adopt(data)
+        except Exception:
+            logger.exception("a mistake of the server's: please report it")
+            connection.close()
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
@@ -409,17 +446,19 @@ class Worker:
             response.run(self.application, fields)
         except BaseException as error:
             # SystemExit and its kin pass Django by: no request_finished, and a transaction may be open.
+            response.keep_alive = False
             process.close_databases()
             self.expire(f"the application raised {type(error).__name__}")
         if self._forked:
             os._exit(1)
         now = self.loop.now = time.monotonic()
-        self.row.end(now)
         self._requests += 1
         if self._requests == self._expires_after:
             self.expire(f"max_requests {self._requests}")
         if self._access_log is not None:
+            # Still a part of the request: a handler of the project's may hang, and must be noticed.
             self._log(connection, request, response.status, response.sent, now - began)
+        self.row.end(now)
         return response.keep_alive
 
     def expire(self, why: str) -> None:
@@ -503,6 +542,16 @@ class _Door:
         self.worker.opened(sock, self, address)
         return True
 
+    def waiting(self) -> list[tuple[socket.socket, Any]]:
+        """All that the kernel holds, accepted and not yet served."""
+        found: list[tuple[socket.socket, Any]] = []
+        try:
+            while len(found) < self.worker.config.backlog:
+                found.append(self.listener.socket.accept())
+        except OSError:
+            pass  # none is left, or no descriptor for it
+        return found
+
 
 class _Mailbox:
     """The reading end of a queue."""
@@ -533,8 +582,13 @@ class _Life:
         """The log has said it."""
 
 
+# Signals that have come, and that the loop has not yet looked at. Not only the wake-up descriptor: an application may
+# have taken that for itself (an asyncio loop does), and then the loop looks here once a second.
+_noted: list[int] = []
+
+
 def _note(number: int, frame: object) -> None:
-    """The wake-up descriptor has the signal already."""
+    _noted.append(number)
 
 
 def _ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

@@ -10,6 +10,7 @@ from django_prefork.arbiter import policy
 @dataclass
 class Worker:
     slot: int
+    serves: int = 2
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,8 @@ def test_a_limit_counts_only_the_time_that_there_was(
 @pytest.mark.parametrize(("planned", "now", "lost"), [(10.0, 10.5, 0.0), (10.0, 9.0, 0.0), (10.0, 70.0, 60.0)])
 def test_only_a_long_sleep_is_time_lost(planned: float, now: float, lost: float) -> None:
     assert policy.lost_time(planned, now) == lost
+
+
+def test_who_is_not_ready_yet_goes_before_who_serves() -> None:
+    serving, booting, expiring = Worker(7, serves=2), Worker(0, serves=0), Worker(1, serves=1)
+    assert policy.surplus([serving, booting, expiring], 1) == [booting, expiring]

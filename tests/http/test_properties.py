@@ -15,7 +15,7 @@ from tests.http.reader import whole
 from tests.http.strategies import Built, garbled, streams
 
 quick = settings(
-    max_examples=400,
+    max_examples=250,
     derandomize=True,
     deadline=None,
     database=None,
@@ -75,7 +75,7 @@ def test_h11_reads_the_same_requests(built: list[Built]) -> None:
     assert [body for _, _, body in theirs.requests] == [each.body for each in built][: len(theirs.requests)]
 
 
-@settings(quick, max_examples=800)
+@settings(quick, max_examples=600)
 @given(garbled())
 def test_never_one_request_more_than_h11_reads_and_never_another_body(raw: bytes) -> None:
     oracles.never_more_than_h11(raw)

@@ -228,6 +228,16 @@ def test_headers_keep_their_order_and_repetitions() -> None:
     assert [(k, v) for k, v in answered.headers if k.startswith(("x-", "set-"))] == [(k.lower(), v) for k, v in headers]
 
 
+def test_what_is_remembered_of_headers_is_bounded() -> None:
+    for number in range(2000):
+        headers = [("X-Number", str(number)), ("X-Long", f"{number} " + "x" * 1000)]
+        answered = serve(answering([b"x"], *headers, status=f"200 {number}"))
+        assert answered["x-number"] == str(number)
+    assert 0 < len(response_module._field_lines) <= response_module._CACHED
+    assert 0 < len(response_module._beginnings) <= response_module._CACHED
+    assert not any(len(value) > 200 for _, value in response_module._field_lines)
+
+
 def test_obs_text_goes_out_as_latin_1() -> None:
     answered = serve(answering([b"x"], ("X-A", "caf\xe9"), status="200 Tr\xe8s bien"))
     assert b"X-A: caf\xe9\r\n" in answered.wire.data

@@ -175,6 +175,13 @@ def test_a_pipe_is_read(path: Path) -> None:
     assert (answered.body, answered["transfer-encoding"], answered.wire.files) == (b"hello", "chunked", 0)
 
 
+def test_a_device_is_read() -> None:
+    for buffering in (0, -1):
+        file = Path("/dev/null").open("rb", buffering=buffering)  # noqa: SIM115 - closed by the response
+        answered = serve(answering(FileWrapper(file)))
+        assert (answered.body, answered["content-length"], answered.wire.files) == (b"", "0", 0)
+
+
 def test_a_file_behind_what_was_written(path: Path) -> None:
     answered = serve(answering(lambda: FileWrapper(path.open("rb")), write=[b"first"]))
     assert (answered.body, answered.complete, answered.behind) == (b"first" + CONTENT, True, b"")

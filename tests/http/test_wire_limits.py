@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -101,27 +102,29 @@ def test_limits_are_those_that_are_set(tight_server: Server, raw: bytes, status:
 # -- patience ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
-        (b"", []),
-        (b"G", [408]),
-        (b"\r\n", [408]),
-        (get()[:-2], [408]),
-        (get(), [200]),
-        (get() + b"GET / HT", [200, 408]),
-        (post(b"hell", b"Content-Length: 5"), [408]),
-        (chunked(b"5\r\nhello\r\n"), [408]),
-        (chunked(b"5\r\nhello\r\n0\r\n"), [408]),
-        (post(b"", b"Content-Length: 5", b"Expect: 100-continue"), [100, 408]),
-    ],
-)
-def test_nobody_is_waited_for_for_ever(tight_server: Server, raw: bytes, expected: list[int]) -> None:
+PATIENCE_ENDS: list[tuple[bytes, list[int]]] = [
+    (b"", []),
+    (b"G", [408]),
+    (b"\r\n", [408]),
+    (get()[:-2], [408]),
+    (get(), [200]),
+    (get() + b"GET / HT", [200, 408]),
+    (post(b"hell", b"Content-Length: 5"), [408]),
+    (chunked(b"5\r\nhello\r\n"), [408]),
+    (chunked(b"5\r\nhello\r\n0\r\n"), [408]),
+    (post(b"", b"Content-Length: 5", b"Expect: 100-continue"), [100, 408]),
+]
+
+
+def test_nobody_is_waited_for_for_ever(tight_server: Server) -> None:
     """Half a request is told so; who has said nothing, or has been answered, is just left."""
-    with Conversation(tight_server).send(raw) as conversation:
-        answers = conversation.to_the_end()
-        assert statuses(answers) == expected
-        assert all(answer.closes for answer in answers if answer.status == 408)
+    with contextlib.ExitStack() as stack:
+        # All at once: one wait is enough for them all.
+        conversations = [stack.enter_context(Conversation(tight_server)).send(raw) for raw, _ in PATIENCE_ENDS]
+        for conversation, (raw, expected) in zip(conversations, PATIENCE_ENDS, strict=True):
+            answers = conversation.to_the_end()
+            assert statuses(answers) == expected, raw
+            assert all(answer.closes for answer in answers if answer.status == 408)
 
 
 # -- nothing behind an error, nothing of half a body -------------------------------------------------------------------
@@ -222,7 +225,7 @@ BIG = 3_000_000
         (b"/one?size=5&status=204+x", 204, 0, True),
         (b"/one?size=5&status=304+x", 304, 0, True),
         (b"/one?size=5&connection=close", 200, 5, False),
-        (b"/stream?size=%d" % BIG, 200, BIG, True),
+        (b"/stream?size=900000", 200, 900_000, True),
         (b"/stream?size=%d&piece=100000" % BIG, 200, BIG, True),
         (b"/stream?size=5000&length=5000", 200, 5000, True),
         (b"/stream?size=5000&length=1500", 200, 1500, True),

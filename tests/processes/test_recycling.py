@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -124,8 +125,11 @@ def test_systemd_is_told_of_each_change(systemd: socket.socket) -> None:
 def test_sockets_that_systemd_passes_are_served_over_reloads_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # LISTEN_PID names the process that is to take them: a shell that becomes the server.
-        script = f'exec 3<&{listener.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
-        prefix = ("sh", "-c", script, "sh")
+        script = (
+            "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+            "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1'); os.execv(sys.argv[2], sys.argv[2:])"
+        )
+        prefix = (sys.executable, "-c", script, str(listener.fileno()))
         fds = (listener.fileno(),)
         with Server("--workers", "1", bind=None, prefix=prefix, pass_fds=fds, application="environment") as server:
             server.ready()

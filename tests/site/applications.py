@@ -103,7 +103,9 @@ def descriptors(environ: Environ, start_response: StartResponse) -> list[bytes]:
 
 
 def soak(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    """Reads what it is sent and says how much that was; `/stream` answers in pieces."""
+    """Reads what it is sent and says how much that was; `/stream` answers in pieces, `/slow` takes its time."""
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(0.05)
     size = 0
     for line in iter(lambda: environ["wsgi.input"].read(65536), b""):
         size += len(line)

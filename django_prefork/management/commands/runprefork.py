@@ -52,9 +52,13 @@ class Command(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         # From the first line on: a container's PID 1 ignores every signal that it does not handle.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, _leave)
-        return super().execute(*args, **options)
+        before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
+        process.open_standard_streams()
+        try:
+            return super().execute(*args, **options)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -79,7 +83,7 @@ class Command(BaseCommand):
         process.set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
         inheritance.forget_systemd()
         try:
-            privileges.drop(self.config.user, self.config.group, place.listeners)
+            privileges.drop(self.config.user, self.config.group, place.made)
             return self._arbiter(place, options).run()
         except (CommandError, config.ConfigError, privileges.PrivilegeError) as error:
             if options["traceback"]:
@@ -150,5 +154,7 @@ class Command(BaseCommand):
 
 def _leave(number: int, frame: object) -> None:
     """Before anything is served there is nothing to finish."""
-    os.write(2, f"{signal.Signals(number).name} before the server was ready: stopped\n".encode())
-    os._exit(0)
+    try:
+        os.write(2, f"{signal.Signals(number).name} before the server was ready: stopped\n".encode())
+    finally:
+        os._exit(0)

@@ -1,0 +1,146 @@
+"""Serving one request: who runs the application, and what is noted of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from django_prefork import process
+from django_prefork.config import Config
+from django_prefork.http.errors import HttpError
+from django_prefork.http.parser import RequestHead
+from django_prefork.http.response import Response, Sink
+from django_prefork.log import AccessLog
+from django_prefork.scoreboard import Scoreboard
+
+logger = logging.getLogger("django_prefork")
+
+
+class Client(Sink, Protocol):
+    """Who asked: where the answer goes. `peer` is address and port, both empty on a unix socket."""
+
+    @property
+    def peer(self) -> tuple[str, str]: ...
+
+
+class Service:
+    """Runs the application of one worker. `expire` is called with a reason when the worker had better be replaced."""
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        config: Config,
+        board: Scoreboard,
+        *,
+        slot: int,
+        generation: int,
+        access_log: AccessLog | None,
+        expire: Callable[[str], None],
+    ) -> None:
+        self._application = application
+        self._config = config
+        self._board = board
+        self._slot = slot
+        self._generation = generation
+        self._access_log = access_log
+        self._expire = expire
+        self._row = board.row(slot)
+        self._requests = 0
+        self._expires_after = self._lifetime()
+        #: Whether connections may go on after an answer.
+        self.keep_alive = config.keep_alive > 0
+        #: Whether this worker takes more: what health_path tells.
+        self.ready = True
+        #: Set in a child that the application forked: it must not come back to serve.
+        self.forked = False
+
+    def _lifetime(self) -> int:
+        """Requests until a successor is asked for; 0: none. Jitter, or all workers would expire at once."""
+        if not self._config.max_requests:
+            return 0
+        jitter = self._config.max_requests_jitter
+        return self._config.max_requests + (int.from_bytes(os.urandom(4)) % (jitter + 1) if jitter else 0)
+
+    def serve(self, client: Client, request: RequestHead) -> bool:
+        """Run the application for `request`; whether the connection goes on.
+
+        This is the seam: who runs the application, and in which thread, is decided here and nowhere else.
+        """
+        if request.path == self._config.health_path:
+            return self._health(client, request)
+        began = time.monotonic()
+        self._row.begin(request.line, began)
+        keep_alive = request.keep_alive and self.keep_alive and not self._board.draining
+        response = Response(request, client, keep_alive)
+        try:
+            response.run(self._application, request.fields)
+        except BaseException as error:
+            # SystemExit and its kin pass Django by: no request_finished, and a transaction may be open.
+            response.keep_alive = False
+            process.close_databases()
+            self._expire(f"the application raised {type(error).__name__}")
+        if self.forked:
+            os._exit(1)
+        self._requests += 1
+        if self._requests == self._expires_after:
+            self._expire(f"max_requests {self._requests}")
+        now = time.monotonic()
+        if self._access_log is not None:
+            # Still a part of the request: a handler of the project's may hang, and must be noticed.
+            self._log(client, request, response.status, response.sent, now - began)
+        self._row.end(now)
+        return response.keep_alive
+
+    def _health(self, client: Client, request: RequestHead) -> bool:
+        """Answered before Django: no ALLOWED_HOSTS, no redirect, no access log."""
+        ready = self.ready and not self._board.draining
+        response = Response(request, client, ready and request.keep_alive and self.keep_alive)
+        response.run(_ready if ready else _not_ready, request.fields)
+        return response.keep_alive
+
+    def progressed(self) -> None:
+        """A streaming response produced a piece, or its client took one: the time limit begins anew."""
+        self._row.progress(time.monotonic())
+
+    def refused(self, client: Client, request: RequestHead | None, error: HttpError) -> None:
+        """A request that never became one is in the access log too: it is what one looks for there."""
+        logger.debug("refused a request of %s: %d %s", client.peer[0] or "a unix socket", error.status, error.detail)
+        if self._access_log is not None:
+            self._log(client, request, error.status, 0, 0.0)
+
+    def _log(self, client: Client, request: RequestHead | None, status: int, sent: int, seconds: float) -> None:
+        assert self._access_log is not None
+        fields = request.fields if request is not None else {}
+        self._access_log.log(
+            method=request.method if request is not None else "-",
+            target=request.target if request is not None else "-",
+            protocol="HTTP/1.1" if request is None or request.http11 else "HTTP/1.0",
+            status=status,
+            length=sent,
+            duration=seconds,
+            peer=fields.get("REMOTE_ADDR", client.peer[0]),
+            environ=fields,
+            slot=self._slot,
+            generation=self._generation,
+        )
+
+    def spool_room(self, count: int) -> bool:
+        """`http.body.Room`: the bound is the server's, the account each worker's own."""
+        if count > 0 and self._board.spooled() + count > self._config.spool_limit:
+            logger.error("spool_limit of %d bytes reached: a request body is refused", self._config.spool_limit)
+            return False
+        self._row.spool(count)
+        return True
+
+
+def _ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
+    return [b"ready\n"]
+
+
+def _not_ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
+    return [b"stopping\n"]
