@@ -38,3 +38,17 @@ tests: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV)
+
+# Long runs, not part of `make test`.
+.PHONY: soak fuzz bench bench-check
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak all
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz --seconds 60
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.compare
+
+bench-check: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.quick

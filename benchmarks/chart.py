@@ -53,7 +53,7 @@ def _panel(axes: Axes, comparison: dict[str, Any]) -> None:
     bars = axes.barh(names, costs, color=[_color(row) for row in rows], xerr=[below, above], error_kw={"lw": 0.8})
     axes.bar_label(bars, labels=[_label(row) for row in rows], padding=4, fontsize=8)
     axes.invert_yaxis()
-    axes.margins(x=0.25)
+    axes.margins(x=0.35)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(comparison["title"], loc="left", fontsize=9, fontweight="bold")
 

@@ -69,6 +69,10 @@ def test_defaults_are_the_ones_the_design_names() -> None:
     config = Config.of()
     defaults = {name: getattr(config, name) for name in BY_NAME if name != "workers"}
     assert defaults == {
+        "drain_delay": 0.0,
+        "max_rss": 0,
+        "max_rss_hard": 0,
+        "max_worker_lifetime": 0.0,
         "bind": (Bind("tcp", "127.0.0.1", 8000),),
         "backlog": 2048,
         "timeout": 30.0,

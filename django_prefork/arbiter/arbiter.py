@@ -16,11 +16,11 @@ from django_prefork import process, signals
 from django_prefork.arbiter import fork_safety, policy
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.arbiter.listeners import Listener
+from django_prefork.arbiter.watch import NAP, Watch, quoted
 from django_prefork.config import Config
 from django_prefork.log import AccessLog
-from django_prefork.memory import private_bytes
-from django_prefork.scoreboard import SLOTS, Reading, Scoreboard, State, anonymous_file
-from django_prefork.worker.worker import DUMP_SIGNAL, LEAVE_SIGNAL, Worker
+from django_prefork.scoreboard import SLOTS, Scoreboard, State, anonymous_file
+from django_prefork.worker.worker import LEAVE_SIGNAL, Worker
 
 logger = logging.getLogger("django_prefork")
 
@@ -37,10 +37,6 @@ _HANDLED = (
     signal.SIGWINCH,
     signal.SIGCHLD,
 )
-# How long a worker's stacks are waited for before it is killed (seconds): C code dumps them in milliseconds.
-DUMP_SECONDS = 1.0
-# The longest the loop sleeps (seconds): what it must not miss for longer is a request that becomes overdue.
-NAP = 1.0
 
 
 class Arbiter:
@@ -74,6 +70,7 @@ class Arbiter:
         self.queues = queues or []
         self.target = config.workers
         self.children = Children()
+        self.watch = Watch(config, board, self.children)
         self.ready = False
         self._served = False
         self.status = 0
@@ -98,7 +95,7 @@ class Arbiter:
         fork_safety.freeze()
         while not (self.leaving and not self.children):
             self.manage()
-            planned = self.murder()
+            planned = self._plan()
             self._wait(planned)
             self._listen()
             self.reap()
@@ -116,6 +113,16 @@ class Arbiter:
             signal.signal(number, _note)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
+    def _plan(self) -> float:
+        """End what is over its time; return when to look again (monotonic)."""
+        again = self.watch.murder()
+        if self.deadline is not None:
+            if time.monotonic() >= self.deadline:
+                self.watch.kill_all(self.leaving)
+                self.deadline = time.monotonic() + NAP
+            return min(again, self.deadline)
+        return min(again, self._next_start) if self._next_start > time.monotonic() else again
+
     def _wait(self, planned: float) -> None:
         """Sleep until `planned` (monotonic), or something happens."""
         poll = select.poll()
@@ -129,23 +136,13 @@ class Arbiter:
         poll.poll(max(0.0, planned - time.monotonic()) * 1000 + 1)
         lost = policy.lost_time(planned, time.monotonic())
         if lost:
-            self._credit(lost)
+            self.watch.credit(lost)
+            if self.deadline is not None:
+                self.deadline += lost
         self._handle_signals()
         self._obey()
         if self.life >= 0 and _ended(self.life):
             self.life_ended()
-
-    def _credit(self, lost: float) -> None:
-        """This process stood still, and so, most likely, did all: nobody is late by that."""
-        logger.warning("the arbiter stood still for %.1f s: credited to every running request", lost)
-        for child in self.children:
-            child.give_credit(self.board.read(child.slot).since, lost)
-            if child.stage is Stage.BOOTING:
-                child.born += lost
-            if child.leave_deadline is not None:
-                child.leave_deadline += lost
-        if self.deadline is not None:
-            self.deadline += lost
 
     # -- signals -------------------------------------------------------------------------------------------------------
 
@@ -210,7 +207,7 @@ class Arbiter:
         else:  # it was about to retire: now there is less time
             self.deadline = time.monotonic() + self.config.graceful_timeout
             for child in self.children:
-                self._kill(child, LEAVE_SIGNAL)
+                child.kill(LEAVE_SIGNAL)
 
     def _leave(self, why: str, seconds: float | None) -> None:
         self.leaving = why
@@ -272,7 +269,7 @@ class Arbiter:
         if self.access_log is not None:
             self.access_log.reopen()
         for child in self.children:
-            self._kill(child, signal.SIGUSR1)
+            child.kill(signal.SIGUSR1)
         logger.info("SIGUSR1: log files reopened")
 
     _orders: ClassVar[dict[bytes, Callable[[Arbiter], None]]] = {
@@ -349,7 +346,7 @@ class Arbiter:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.close(write)
         self.board.occupy(slot, pid)
-        self.children.add(Child(slot, pid, read, dump, now))
+        self.children.add(Child(slot, self.generation, pid, read, dump, now))
         return True
 
     def _work(self, slot: int, write: int, dump: int, read: int) -> None:
@@ -387,9 +384,6 @@ class Arbiter:
         finally:
             os._exit(1)
 
-    def _name(self, child: Child) -> str:
-        return f"worker={child.slot} gen={self.generation} pid={child.pid}"
-
     def _failed_start(self, why: str) -> None:
         self._failures += 1
         delay = policy.backoff(self._failures, random.random())
@@ -401,17 +395,10 @@ class Arbiter:
             return
         child.stage = Stage.LEAVING
         if why is not None:
-            logger.info("%s retires: %s", self._name(child), why)
+            logger.info("%s retires: %s", child.name, why)
             if self.config.timeout:
                 child.leave_deadline = time.monotonic() + self.config.timeout + self.config.timeout_grace
-        self._kill(child, LEAVE_SIGNAL)
-
-    @staticmethod
-    def _kill(child: Child, number: int) -> None:
-        try:
-            os.kill(child.pid, number)
-        except ProcessLookupError:
-            pass  # about to be reaped
+        child.kill(LEAVE_SIGNAL)
 
     # -- workers: what they say, and their end -------------------------------------------------------------------------
 
@@ -430,12 +417,12 @@ class Arbiter:
                 self._tell("worker")
         elif word == "expire" and child.stage is Stage.SERVING:
             child.stage = Stage.EXPIRING
-            logger.info("%s asks for a successor: %s", self._name(child), rest)
+            logger.info("%s asks for a successor: %s", child.name, rest)
         elif word == "failed":
             text = rest.replace("\v", "\n")
             if text != self._last_traceback:  # once, not at every try
                 self._last_traceback = text
-                logger.error("%s failed\n%s", self._name(child), text)
+                logger.error("%s failed\n%s", child.name, text)
 
     def reap(self) -> None:
         """Bury the dead. Only known pids: what the project's code forked in this process is its own."""
@@ -456,13 +443,13 @@ class Arbiter:
         self.board.free(child.slot)
         child.close()
         expected = child.stage in (Stage.LEAVING, Stage.DOOMED)
-        name = self._name(child)
+        name = child.name
         if expected and status in (0, -signal.SIGKILL):
             logger.info("%s gone", name)
         elif status == 0:
             logger.info("%s gone of its own accord", name)
         else:
-            served = f" while serving {_quoted(reading.request)}" if reading.state is State.BUSY else ""
+            served = f" while serving {quoted(reading.request)}" if reading.state is State.BUSY else ""
             logger.error("%s %s%s", name, _how(status), served)
         signals.emit(
             signals.worker_died,
@@ -498,91 +485,6 @@ class Arbiter:
             delay = min(delay, policy.BACKOFF_KILLED)
         self._next_start = max(self._next_start, now + delay) if status != -signal.SIGKILL else now + delay
 
-    # -- deadlines -----------------------------------------------------------------------------------------------------
-
-    def murder(self) -> float:
-        """Kill what is over its time, naming it; return when to look again (monotonic)."""
-        now = time.monotonic()
-        again = now + NAP
-        for child in self.children:
-            again = min(again, self._look_at(child, now))
-        if self.deadline is not None:
-            if now >= self.deadline:
-                self._kill_the_rest()
-                self.deadline = now + NAP
-            again = min(again, self.deadline)
-        elif self._next_start > now:
-            again = min(again, self._next_start)
-        return again
-
-    def _look_at(self, child: Child, now: float) -> float:
-        """Judge one worker; return when it must be looked at again."""
-        if child.stage is Stage.DOOMED:
-            if child.kill_at is None:
-                return now + NAP
-            # The dump is complete when it has stopped growing between two looks.
-            size, child.dump_size = child.dump_size, os.fstat(child.dump).st_size
-            if now >= child.kill_at or (size and size == child.dump_size):
-                self._finish_off(child)
-                return now + NAP
-            return now + 0.02
-        if child.stage is Stage.BOOTING:
-            limit = child.born + self.config.boot_timeout
-            if now >= limit:
-                self._doom(child, f"not ready after {self.config.boot_timeout:g} s")
-                return now
-            return limit
-        reading = self.board.read(child.slot)
-        if self.config.max_rss_hard and now >= child.weigh_at:
-            child.weigh_at = now + NAP
-            size = private_bytes(child.pid) or 0
-            if size > self.config.max_rss_hard:
-                what = f" serving {_quoted(reading.request)}" if reading.state is State.BUSY else ""
-                self._doom(child, f"max_rss_hard, {size / 1048576:.0f} MiB of its own{what}")
-                return now
-        if reading.state is State.BUSY and self.config.timeout:
-            if policy.overdue(reading.since, self.config.timeout, child.credited(reading.since), now):
-                # Read again: between state and clock the request may have ended, and the next one is not to blame.
-                if self.board.read(child.slot) == reading:
-                    self._doom(child, self._accusation(reading, now, self.config.timeout))
-                return now + 0.01
-            return reading.since + child.credited(reading.since) + self.config.timeout
-        if child.leave_deadline is not None and now >= child.leave_deadline:
-            self._doom(child, "has not left")
-            return now
-        return now + NAP
-
-    @staticmethod
-    def _accusation(reading: Reading, now: float, limit: float) -> str:
-        return f"serving {_quoted(reading.request)} for {now - reading.since:.1f} s, timeout is {limit:g} s"
-
-    def _doom(self, child: Child, why: str) -> None:
-        """Ask for all stacks, then kill. A stopped process is continued first, or it could not answer."""
-        child.stage = Stage.DOOMED
-        child.doom = why
-        child.kill_at = time.monotonic() + DUMP_SECONDS
-        logger.error("%s %s: its stacks, then SIGKILL", self._name(child), why)
-        self._kill(child, signal.SIGCONT)
-        self._kill(child, DUMP_SIGNAL)
-
-    def _finish_off(self, child: Child) -> None:
-        child.kill_at = None
-        stacks = os.pread(child.dump, 1 << 20, 0).decode("utf-8", "replace").rstrip()
-        self._kill(child, signal.SIGKILL)
-        logger.error("%s killed: %s\n%s", self._name(child), child.doom, stacks or "(it gave no stacks)")
-
-    def _kill_the_rest(self) -> None:
-        for child in self.children:
-            reading = self.board.read(child.slot)
-            if reading.state is State.BUSY:
-                what = f" serving {_quoted(reading.request)} for {time.monotonic() - reading.since:.1f} s"
-            else:
-                what = ""
-            logger.error("%s%s killed: %s", self._name(child), what, self.leaving)
-            child.stage = Stage.DOOMED
-            child.kill_at = None
-            self._kill(child, signal.SIGKILL)
-
 
 def _note(number: int, frame: object) -> None:
     """The wake-up descriptor has the signal already."""
@@ -596,8 +498,3 @@ def _ended(fd: int) -> bool:
 
 def _how(status: int) -> str:
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-
-
-def _quoted(line: str) -> str:
-    """A client's words in a log: no control characters."""
-    return '"' + line.encode("unicode_escape").decode("ascii").replace('"', "\\x22") + '"'

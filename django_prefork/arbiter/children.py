@@ -20,9 +20,11 @@ class Stage(Enum):
 class Child:
     """`pipe` is the read end of what the worker says; `dump` the file its stacks go to. Times are monotonic seconds."""
 
-    def __init__(self, slot: int, pid: int, pipe: int, dump: int, born: float) -> None:
+    def __init__(self, slot: int, generation: int, pid: int, pipe: int, dump: int, born: float) -> None:
         self.slot = slot
         self.pid = pid
+        #: As all processes call it in the log.
+        self.name = f"worker={slot} gen={generation} pid={pid}"
         self.pipe = pipe
         self.dump = dump
         self.born = born
@@ -56,6 +58,12 @@ class Child:
             pass
         *lines, self.words = self.words.split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
+
+    def kill(self, number: int) -> None:
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass  # about to be reaped
 
     def credited(self, since: float) -> float:
         return self.credit if self.credit_since == since else 0.0

@@ -294,6 +294,11 @@ class HeadBuffer:
         self._line = 0  # where the line begins whose end has not been seen
         self._lines = 0  # complete lines so far
 
+    @property
+    def blank(self) -> bool:
+        """Nothing but empty lines has come."""
+        return self._start == len(self.data)
+
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Take `data`; return the head and what came behind it once it is complete, None before.
 

@@ -10,52 +10,40 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from email.utils import formatdate
-from http import HTTPStatus
 from io import BufferedRandom, BufferedReader, FileIO
 from types import TracebackType
 from typing import IO, Any, Protocol
 
+from django_prefork.http.head import (
+    CONNECTION,
+    HOP_BY_HOP,
+    LENGTH,
+    SERVER,
+    BadResponse,
+    beginning_of,
+    error_response,
+    field_line,
+    field_lines,
+    warn_of,
+    without,
+)
 from django_prefork.http.parser import RequestHead
 
 logger = logging.getLogger("django_prefork")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
-# RFC 9110 sections 5.5 and 5.6.2; what does not match would split the response (CVE-2018-1000164).
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-_STATUS = re.compile(r"([1-9][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?")
-
-# What a field means to framing.
-_PLAIN, _LENGTH, _CONNECTION, _HOP_BY_HOP, _SERVER, _DATE = range(6)
-_KINDS = {
-    "content-length": _LENGTH,
-    "connection": _CONNECTION,
-    "server": _SERVER,
-    "date": _DATE,
-    # PEP 3333: "hop-by-hop" features are the server's alone.
-    **dict.fromkeys(("keep-alive", "transfer-encoding", "te", "trailer", "upgrade"), _HOP_BY_HOP),
-}
-
-# A field line costs 0.6 us to judge and 0.1 us to look up; most answers repeat the same ones.
-_CACHED = 512
-_CACHED_CHARACTERS = 200
-_field_lines: dict[tuple[str, str], tuple[bytes, int]] = {}
-_warned: set[str] = set()
-# Beyond this, copying a body behind its head costs more than a second send (bytes).
-_ONE_SEND = 256 * 1024
+# Beyond this, copying a body behind its head costs more than gathering both (bytes).
+_COPIED = 64 * 1024
 
 
 class Sink(Protocol):
     """Where a response's bytes go. `send` and `send_file` take all, at once or later, or raise `ClientGone`."""
 
-    def send(self, data: bytes) -> None: ...
+    def send(self, data: bytes, more: bytes = b"", /) -> None: ...
     def send_file(self, descriptor: int, offset: int, count: int) -> None: ...
     def progressed(self) -> None:
         """Said between the pieces of a stream: the application is not stuck."""
@@ -94,10 +82,6 @@ class FileWrapper:
         if not stat.S_ISREG(status.st_mode):
             return None
         return descriptor, position, max(0, status.st_size - position)
-
-
-class BadResponse(Exception):
-    """The application said something that must not reach the wire. The text names it without the value."""
 
 
 class Response:
@@ -211,11 +195,10 @@ class Response:
         if self._length != len(body):
             body = self._cut(body)
         self.sent = len(body)
-        if len(body) <= _ONE_SEND:
+        if len(body) <= _COPIED:
             self._sink.send(head + body)
         else:
-            self._sink.send(head)
-            self._sink.send(body)
+            self._sink.send(head, body)
 
     def _send_file(self, wrapper: FileWrapper) -> None:
         """Leave the file to the kernel; the descriptor is duplicated, so that the application may close its own."""
@@ -290,26 +273,26 @@ class Response:
         """The status line and the fields; `length` is the body's where it is known. Decides the framing."""
         if self._status is None:
             raise BadResponse("the application returned without calling start_response()")
-        self.status, beginning = _beginning(self._status)
+        self.status, beginning = beginning_of(self._status)
         parts = [beginning]
         add = parts.append
-        known = _field_lines.get
+        known = field_lines.get
         declared: int | None = None
         for item in self._fields:
-            line, kind = known(item) or _field_line(item)
+            line, kind = known(item) or field_line(item)
             if kind:
-                if kind == _LENGTH:
+                if kind == LENGTH:
                     declared = int(item[1])
                     continue
-                if kind == _CONNECTION:
+                if kind == CONNECTION:
                     if "close" in item[1].lower():
                         self.keep_alive = False  # the application's wish
                     continue
-                if kind == _HOP_BY_HOP:
-                    _warn(item[0])
+                if kind == HOP_BY_HOP:
+                    warn_of(item[0])
                     continue
                 # The project's own Server or Date instead of ours, and once.
-                others = _without(parts[0], b"Server: " if kind == _SERVER else b"Date: ")
+                others = without(parts[0], b"Server: " if kind == SERVER else b"Date: ")
                 if others == parts[0]:
                     continue
                 parts[0] = others
@@ -362,93 +345,11 @@ class ClientGone(ConnectionError):
     """Raised by a sink: nobody is there to take the answer."""
 
 
-def error_response(status: int, *, head_only: bool = False) -> bytes:
-    """A whole answer of the server's own: `status`, a word about it, and the end of the connection."""
-    reason = HTTPStatus(status).phrase
-    body = f"{status} {reason}\n".encode("ascii")
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-        "Server: django-prefork\r\nConnection: close\r\n"
-    ).encode("ascii")
-    if status == 503:
-        head += b"Retry-After: 1\r\n"
-    return head + _date_line() + b"\r\n" + (b"" if head_only else body)
-
-
-def _field_line(item: tuple[str, str]) -> tuple[bytes, int]:
-    """Judge one field of the application's; return its line and what it means to framing."""
-    name, value = item
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BadResponse("the application's response has a malformed field name")
-    if not isinstance(value, str) or not _VALUE.fullmatch(value):
-        raise BadResponse(f"the application's response has a malformed value in {name}")
-    lower = name.lower()
-    kind = _HOP_BY_HOP if lower.startswith("proxy-") else _KINDS.get(lower, _PLAIN)
-    if kind == _LENGTH and (not (value.isascii() and value.isdigit()) or len(value) > 19):
-        raise BadResponse("the application's response has a malformed value in Content-Length")
-    known = (f"{name}: {value}\r\n".encode("latin-1"), kind)
-    if len(value) <= _CACHED_CHARACTERS:
-        if len(_field_lines) >= _CACHED:
-            _field_lines.clear()
-        _field_lines[item] = known
-    return known
-
-
 def _bytes(body: object) -> bytes:
     """PEP 3333: byte strings. Found out before the head is sent, what is none can still be answered with 500."""
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     raise BadResponse("the application's response has a body that is not made of bytes")
-
-
-def _warn(name: str) -> None:
-    name = name.lower()
-    if name not in _warned:
-        _warned.add(name)
-        logger.warning("hop-by-hop header %s of the application dropped: it is the server's (PEP 3333)", name)
-
-
-# How responses begin, by status: the status line, Server and Date. Made anew every second.
-_beginnings: dict[str, tuple[int, bytes]] = {}
-_beginnings_until = 0.0
-_date = b""
-
-
-def _beginning(status: str) -> tuple[int, bytes]:
-    """The status' number, and the first lines of a response with it."""
-    if time.monotonic() >= _beginnings_until:
-        _new_second()
-    return _beginnings.get(status) or _new_beginning(status)
-
-
-def _new_second() -> None:
-    global _beginnings_until, _date
-    # By the monotonic clock, so that a wall clock set back does not stop the Date; it is less than a second late.
-    _beginnings_until = time.monotonic() + 1.0 - time.time() % 1.0
-    _date = f"Date: {formatdate(time.time(), usegmt=True)}\r\n".encode("ascii")
-    _beginnings.clear()
-
-
-def _new_beginning(status: str) -> tuple[int, bytes]:
-    match = _STATUS.fullmatch(status)
-    if not match or match[1] < "200":
-        raise BadResponse("the application's status is not one that HTTP knows")
-    line = f"HTTP/1.1 {status if ' ' in status else status + ' '}\r\nServer: django-prefork\r\n".encode("latin-1")
-    beginning = (int(match[1]), line + _date)
-    if len(_beginnings) < _CACHED:
-        _beginnings[status] = beginning
-    return beginning
-
-
-def _without(beginning: bytes, name: bytes) -> bytes:
-    return b"".join(line for line in beginning.splitlines(keepends=True) if not line.startswith(name))
-
-
-def _date_line() -> bytes:
-    """RFC 9110 section 6.6.1."""
-    if time.monotonic() >= _beginnings_until:
-        _new_second()
-    return _date
 
 
 def _named(environ: Mapping[str, Any]) -> tuple[str, str]:

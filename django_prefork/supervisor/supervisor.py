@@ -6,7 +6,6 @@ import json
 import os
 import select
 import signal
-import stat
 import sys
 import time
 from typing import Any
@@ -16,6 +15,7 @@ from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.supervisor import state
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
+from django_prefork.supervisor.system import alive, how, kill, parent, remove_socket, say, unlink
 
 # A new Arbiter after one that was lost comes at once; one that keeps failing, ever more slowly (seconds).
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -196,7 +196,7 @@ class Supervisor:
         self._probe = None
         executable = self.command["executable"]
         if status:
-            say("ERROR", f"SIGUSR2: {executable} cannot take over ({_how(status)}): all stays as it is")
+            say("ERROR", f"SIGUSR2: {executable} cannot take over ({how(status)}): all stays as it is")
             return
         if self.stop_deadline is not None:
             return
@@ -339,7 +339,7 @@ class Supervisor:
             if item["fd"] not in kept:
                 say("INFO", f"no longer listening on {item['bind']}")
                 os.close(item["fd"])
-                _remove_socket(item)
+                remove_socket(item)
         self.place = place
 
     def _fail(self, generation: Generation, why: str) -> None:
@@ -353,7 +353,7 @@ class Supervisor:
         if generation.place is not None:
             for fd, item in zip(generation.given, (i for i in generation.place["listeners"] if i["new"]), strict=False):
                 os.close(fd)
-                _remove_socket(item)
+                remove_socket(item)
             generation.given = []
         if not generation.has_booted:
             generation.signal(signal.SIGTERM)
@@ -395,19 +395,19 @@ class Supervisor:
         for message in generation.messages():  # its last words
             self._heard(generation, message)
         generation.listen()
-        name, how = generation.name, _how(status)
+        name, ended = generation.name, how(status)
         generation.pid = None
         if self.stop_deadline is not None or generation.life is None:
             generation.retire()
         elif not self.ever_healthy:
             # Nothing ever served: whoever started us must hear of it, and try again when it is mended.
-            say("ERROR", f"the arbiter {name} {how} before it was ready")
+            say("ERROR", f"the arbiter {name} {ended} before it was ready")
             self.board.stop()
             generation.retire()
             self.status = status if status > 0 else 1
             self.stop_deadline = time.monotonic() + PATIENCE
         elif generation.stage is Stage.BOOTING:
-            self._fail(generation, how)
+            self._fail(generation, ended)
             if not any(older.pid is not None and older.stage is Stage.SERVING for older in self.generations):
                 self._start_again("there is no other arbiter")
         elif status == 0:
@@ -417,17 +417,17 @@ class Supervisor:
             if self._newest().stage is Stage.BOOTING:
                 say(
                     "ERROR",
-                    f"the arbiter {name} {how}: its workers serve on until gen={self._newest().number} is ready",
+                    f"the arbiter {name} {ended}: its workers serve on until gen={self._newest().number} is ready",
                 )
             else:
-                self._start_again(f"the arbiter {name} {how}: its workers serve on")
+                self._start_again(f"the arbiter {name} {ended}: its workers serve on")
 
     def _orphan_ended(self, pid: int, status: int) -> None:
         for reading in self.board.occupied():
             if reading.pid == pid:
                 self.board.free(reading.slot)
                 name = f"worker={reading.slot} gen={reading.generation} pid={pid}"
-                say("ERROR" if status else "INFO", f"{name} {_how(status) if status else 'gone'}")
+                say("ERROR" if status else "INFO", f"{name} {how(status) if status else 'gone'}")
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
@@ -453,7 +453,7 @@ class Supervisor:
             self.stop("drained")
         if self._probe is not None and now >= self._probe_deadline:
             self._probe_deadline = now + PATIENCE
-            _kill(self._probe)
+            kill(self._probe)
         for generation in self.generations:
             boot = self._boot_deadline(generation)
             if boot is not None and now >= boot:
@@ -480,15 +480,15 @@ class Supervisor:
                 name += f" serving {reading.request!r} for {time.monotonic() - reading.since:.1f} s"
             say("ERROR", f"{name} has not left: killed")
             # The workers wrote that number, and they are less than we are.
-            if _parent(reading.pid) in (None, os.getpid(), generation.pid):
-                _kill(reading.pid)
+            if parent(reading.pid) in (None, os.getpid(), generation.pid):
+                kill(reading.pid)
 
     def _workers_of(self, generation: Generation) -> list[Reading]:
         found = []
         for reading in self.board.occupied():
             if reading.generation != generation.number:
                 continue
-            if generation.pid is None and not _alive(reading.pid):
+            if generation.pid is None and not alive(reading.pid):
                 self.board.free(reading.slot)  # not our child here (macOS), or it ended between two looks
             else:
                 found.append(reading)
@@ -502,69 +502,10 @@ class Supervisor:
     def _clean_up(self) -> None:
         """Unlink what is ours, and only while it is: somebody may have put a file of the same name there since."""
         for item in self.place["listeners"]:
-            _remove_socket(item)
+            remove_socket(item)
         if self.pid_file is not None:
-            _unlink(self.pid_file["path"], self.pid_file["inode"], socket_only=False)
+            unlink(self.pid_file["path"], self.pid_file["inode"], socket_only=False)
 
 
 def _note(number: int, frame: object) -> None:
     """The wake-up descriptor has the signal already."""
-
-
-def _how(status: int) -> str:
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def _parent(pid: int) -> int | None:
-    """The parent of `pid`; None where nobody tells (no Linux), or there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _remove_socket(listener: dict[str, Any]) -> None:
-    if listener["own"] and listener["path"]:
-        _unlink(listener["path"], listener["inode"], socket_only=True)
-
-
-def _unlink(path: str, inode: list[int], *, socket_only: bool) -> None:
-    try:
-        status = os.lstat(path)
-        if [status.st_dev, status.st_ino] == inode and (not socket_only or stat.S_ISSOCK(status.st_mode)):
-            os.unlink(path)
-    except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            say("WARNING", f"cannot remove {path}: {error.strerror}")
-
-
-def say(level: str, text: str) -> None:
-    """One line on stderr, as the other processes write theirs; a closed or full stderr harms nobody."""
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    data = f"[{stamp}] [{os.getpid()}] [{level}] {text}\n".encode()
-    poll = select.poll()
-    poll.register(2, select.POLLOUT)
-    try:
-        # A pipe that is writable takes PIPE_BUF bytes without blocking, and promises no more.
-        while data and poll.poll(100):
-            data = data[os.write(2, data[: select.PIPE_BUF]) :]
-    except OSError:
-        pass

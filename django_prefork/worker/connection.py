@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import select
 import socket
+import struct
+import termios
 import time
+from collections import deque
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from django_prefork.config import Config
 from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
-from django_prefork.http.environ import complete, give_body
+from django_prefork.http.environ import TrustedProxies, complete, give_body
 from django_prefork.http.errors import HttpError
-from django_prefork.http.parser import HeadBuffer, RequestHead
-from django_prefork.http.response import ClientGone, error_response
+from django_prefork.http.head import error_response
+from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser
+from django_prefork.http.response import ClientGone
 from django_prefork.worker.handoff import TRAVELLING, Queues
-from django_prefork.worker.loop import FOREVER, READ, WRITE
+from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
 from django_prefork.worker.outbox import Outbox
-
-if TYPE_CHECKING:
-    from django_prefork.worker.worker import Worker
+from django_prefork.worker.service import Service
 
 logger = logging.getLogger("django_prefork")
 
@@ -30,8 +34,11 @@ RECEIVE_BODY = 256 * 1024
 # the answer on its way to it (RFC 9112 section 9.6).
 LINGER_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
-# Bytes a second below which an upload is not progress but a siege; asked for once body_timeout has passed.
-BODY_RATE = 500
+# Bytes a second below which a transfer is not progress but a siege; asked for once body_timeout, or send_timeout, has
+# passed.
+RATE = 500
+# How often that is looked at within send_timeout.
+LOOKS = 4
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -46,6 +53,21 @@ class State(Enum):
     SENDING = auto()  # for the client to take the answer
     LINGERING = auto()  # for the client to close
     CLOSED = auto()
+
+
+class Host(Protocol):
+    """The worker, as its connections know it."""
+
+    config: Config
+    loop: Loop
+    parser: RequestParser
+    limits: Limits
+    trusted: TrustedProxies
+    service: Service
+    later: deque[Connection]
+    idle_seconds: float
+
+    def closed(self, connection: Connection) -> None: ...
 
 
 # Looked up in the module, not in the enumeration: 10 times a request, 60 ns less each (Python 3.11).
@@ -65,12 +87,15 @@ class Connection:
         "_expects_more",
         "_fd",
         "_head",
+        "_in_kernel",
         "_interest",
         "_lingered",
         "_outbox",
         "_partial",
         "_rest",
+        "_taken",
         "_then",
+        "_trusted",
         "bind",
         "deadline",
         "peer",
@@ -82,7 +107,7 @@ class Connection:
     )
 
     def __init__(
-        self, worker: Worker, sock: socket.socket, peer: tuple[str, str], bind: str, template: dict[str, Any]
+        self, worker: Host, sock: socket.socket, peer: tuple[str, str], bind: str, template: dict[str, Any]
     ) -> None:
         self.worker = worker
         self.sock = sock
@@ -93,6 +118,8 @@ class Connection:
         self.deadline = FOREVER
         self.queued = FOREVER
         self._fd = sock.fileno()
+        # What a proxy says of its clients is believed, or not, for as long as the connection lasts.
+        self._trusted = worker.trusted if peer[0] in worker.trusted else None
         self._interest = 0
         self._partial: HeadBuffer | None = None
         self._head: RequestHead | None = None
@@ -101,6 +128,8 @@ class Connection:
         self._body_began = 0.0
         self._rest = b""  # bytes of a next request that came with this one
         self._outbox: Outbox | None = None
+        self._in_kernel = 0  # bytes that were sent and that the client had not taken, when last asked
+        self._taken = 0.0  # when the client was last seen to take something
         self._then = False  # whether the connection goes on when the outbox is empty
         self._lingered = 0
         self._expects_more = False  # whether the client meant the connection to go on
@@ -125,12 +154,9 @@ class Connection:
 
         A half-sent response, a body that is on its way and a client that is being said goodbye to stay.
         """
-        if self.state is _IDLE:
-            data = self._rest
-        elif self.state is _HEAD and self._partial is not None:
-            data = bytes(self._partial.data)
-        else:
+        if self.state is not _IDLE and self.state is not _HEAD:
             return None
+        data = bytes(self._partial.data) if self._partial is not None else self._rest
         if len(data) > TRAVELLING:
             return None
         # Out of the loop first: the description is shared, and would go on waking us.
@@ -175,6 +201,8 @@ class Connection:
             self._refuse(HttpError(408, "the body came slower than body_timeout allows"))
         else:
             if state is _SENDING:
+                if self._still_takes(now):
+                    return
                 logger.debug("client %s took nothing for send_timeout: closed", self.peer[0])
             self.close()
 
@@ -201,9 +229,12 @@ class Connection:
                 self._begin(data[:end], data[end + 4 :])
                 return
             self._partial = HeadBuffer(self.worker.parser)
-            self._wait_for(_HEAD, self.worker.config.header_timeout)
         found = self._partial.feed(data)
-        if found is not None:
+        if found is None:
+            # A line end behind the last request is not the beginning of a next one: still idle.
+            if self.state is _IDLE and not self._partial.blank:
+                self._wait_for(_HEAD, self.worker.config.header_timeout)
+        else:
             self._partial = None
             self._begin(*found)
 
@@ -211,7 +242,7 @@ class Connection:
         worker = self.worker
         request = self._head = worker.parser.parse(head, self.template.copy())
         if request.length or request.chunked:
-            spool = Spool(worker.config.spool_dir, worker.spool_room)
+            spool = Spool(worker.config.spool_dir, worker.service.spool_room)
             self._body = body_of(request, worker.limits, spool)
             self._body_bytes = 0
             self._body_began = worker.loop.now
@@ -239,7 +270,7 @@ class Connection:
             self._body_bytes += len(data)
             limit = self.worker.config.body_timeout
             # Without progress, or too little of it in all.
-            enough = self._body_began + limit + self._body_bytes / BODY_RATE
+            enough = self._body_began + limit + self._body_bytes / RATE
             self._until(min(self.worker.loop.now + limit, enough))
             return
         self._rest = rest
@@ -248,8 +279,9 @@ class Connection:
 
     def _serve(self, request: RequestHead) -> None:
         self.state = _SERVING
-        complete(request, self.peer, self.worker.trusted)
-        keep_alive = self.worker.serve(self, request)
+        complete(request, self.peer, self._trusted)
+        keep_alive = self.worker.service.serve(self, request)
+        self.worker.loop.now = time.monotonic()
         if self._body is not None:
             self._body.spool.close()
             self._body = None
@@ -267,20 +299,27 @@ class Connection:
 
     # -- an answer goes out --------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, more: bytes = b"") -> None:
         """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
         outbox = self._outbox
         if outbox is None:
             try:
-                count = self.sock.send(data)
+                count = self.sock.sendmsg((data, more)) if more else self.sock.send(data)
             except BlockingIOError:
                 count = 0
             except OSError as error:
                 raise ClientGone(error.errno, str(error)) from None
-            if count == len(data):
+            if count == len(data) + len(more):
                 return
-            outbox = self._outbox = Outbox(self.worker.config.spool_dir)
-            self._keep(outbox, memoryview(data)[count:])
+            outbox = self._outbox = Outbox(self.worker.config.spool_dir, self.worker.service.spool_room)
+            if count < len(data):
+                self._keep(outbox, memoryview(data)[count:])
+                count = len(data)
+            if more:
+                self._keep(outbox, memoryview(more)[count - len(data) :])
+        elif more:
+            self.send(data)
+            self.send(more)
         else:
             self._keep(outbox, data)
             self._push(outbox)
@@ -291,13 +330,13 @@ class Connection:
         """Part of `Sink`."""
         outbox = self._outbox
         if outbox is None:
-            outbox = self._outbox = Outbox(self.worker.config.spool_dir)
+            outbox = self._outbox = Outbox(self.worker.config.spool_dir, self.worker.service.spool_room)
         outbox.add_file(descriptor, offset, count)
         self._push(outbox)
 
     def progressed(self) -> None:
         """Part of `Sink`."""
-        self.worker.progressed()
+        self.worker.service.progressed()
 
     def _keep(self, outbox: Outbox, data: bytes | memoryview) -> None:
         try:
@@ -330,8 +369,9 @@ class Connection:
             return
         if self._outbox:
             self._then = keep_alive
+            self._took(self.worker.loop.now)
             self._watch(WRITE)
-            self._wait_for(_SENDING, self.worker.config.send_timeout)
+            self._wait_for(_SENDING, self.worker.config.send_timeout / LOOKS)
             return
         self._sent(keep_alive)
 
@@ -346,7 +386,21 @@ class Connection:
         if not outbox:
             self._sent(self._then)
         elif count:
-            self.deadline = self.worker.loop.now + self.worker.config.send_timeout
+            self._took(self.worker.loop.now)
+
+    def _took(self, now: float) -> None:
+        self._taken = now
+        self._in_kernel = _unsent(self._fd)
+
+    def _still_takes(self, now: float) -> bool:
+        """The kernel asks for more when a third of what it holds is gone, some MiB perhaps: ask it how much that is."""
+        timeout = self.worker.config.send_timeout
+        before, self._in_kernel = self._in_kernel, _unsent(self._fd)
+        if before - self._in_kernel >= RATE * timeout / LOOKS:
+            self._taken = now
+        left = self._taken + timeout - now
+        self._until(now + min(left, timeout / LOOKS))
+        return left > 0
 
     def _sent(self, keep_alive: bool) -> None:
         if self._outbox is not None:
@@ -374,12 +428,12 @@ class Connection:
 
     def _refuse(self, error: HttpError) -> None:
         """Answer and close; not one byte behind the error is parsed (RFC 9112 section 2.2)."""
-        logger.debug("refused a request of %s: %d %s", self.peer[0] or "unix socket", error.status, error.detail)
-        self.worker.refused(self, self._head, error)
+        self.worker.service.refused(self, self._head, error)
+        head_only = self._head is not None and self._head.method == "HEAD"
         self._drop_request()
         self._rest = b""
         try:
-            self.send(error_response(error.status))
+            self.send(error_response(error.status, head_only=head_only))
         except ClientGone:
             self.close()
             return
@@ -455,3 +509,11 @@ class Connection:
         self.deadline = deadline
         if deadline < self.queued:
             self.worker.loop.expect(self)
+
+
+def _unsent(fd: int) -> int:
+    """Bytes that the kernel holds for the client; 0 where it does not tell (no Linux)."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0])
+    except OSError:
+        return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
 import tempfile
 from collections import deque
+
+from django_prefork.http.body import ROOM_STEP, Room
 
 # Beyond this, what waits for one client waits on disk.
 MEMORY = 512 * 1024
@@ -32,13 +35,19 @@ class _Part:
 
 
 class Outbox:
-    """`held` counts the bytes kept in memory or in temporary files, not those of the application's files."""
+    """`held` counts the bytes kept in memory or in temporary files, not those of the application's files.
 
-    __slots__ = ("_folder", "_memory", "_parts", "held")
+    `room` is asked before bytes go to disk, and told when they are given back.
+    """
 
-    def __init__(self, folder: str | None) -> None:
+    __slots__ = ("_folder", "_memory", "_on_disk", "_parts", "_reserved", "_room", "held")
+
+    def __init__(self, folder: str | None, room: Room = lambda count: True) -> None:
         self._folder = folder
-        self._parts: deque[memoryview | _Part] = deque()
+        self._room = room
+        self._on_disk = 0  # sizes of the temporary files: what was sent is given back with its file
+        self._reserved = 0
+        self._parts: deque[bytearray | _Part] = deque()
         self._memory = 0
         self.held = 0
 
@@ -46,12 +55,18 @@ class Outbox:
         return bool(self._parts)
 
     def add(self, data: bytes | memoryview) -> None:
-        """Keep `data`. Raises OSError when the disk is full."""
+        """Keep `data`. Raises OSError when the disk is full, or the server's `spool_limit` reached."""
         view = memoryview(data)
         if self._memory + len(view) <= MEMORY:
             self._memory += len(view)
             self.held += len(view)
-            self._parts.append(view)
+            # Copied: a view of the last piece of a large body would keep all of it, and one object for each of a
+            # stream's small pieces costs ten times what they hold.
+            last = self._parts[-1] if self._parts else None
+            if isinstance(last, bytearray):
+                last += view
+            else:
+                self._parts.append(bytearray(view))
         else:
             self._add_to_disk(view)
 
@@ -60,6 +75,12 @@ class Outbox:
         self._parts.append(_Part(descriptor, offset, count, ours=False))
 
     def _add_to_disk(self, view: memoryview) -> None:
+        missing = self._on_disk + len(view) - self._reserved
+        if missing > 0:
+            missing = max(missing, ROOM_STEP)
+            if not self._room(missing):
+                raise OSError(errno.EDQUOT, "spool_limit reached")
+            self._reserved += missing
         while view:
             part = self._parts[-1] if self._parts else None
             # A file is given back when all of it is sent: small ones, or a long stream would keep what is long gone.
@@ -71,6 +92,7 @@ class Outbox:
             count = os.pwrite(part.descriptor, view[: max(1, _FILE - end)], end)
             part.count += count
             self.held += count
+            self._on_disk += count
             view = view[count:]
 
     def flush(self, sock: socket.socket) -> int:
@@ -79,25 +101,22 @@ class Outbox:
         while self._parts:
             part = self._parts[0]
             if isinstance(part, _Part) and not part.count:
-                part.close()
+                self._give_back(part)
                 self._parts.popleft()
                 continue
             try:
-                count = sock.send(part) if isinstance(part, memoryview) else _send_part(sock, part)
+                count = sock.send(part) if isinstance(part, bytearray) else _send_part(sock, part)
             except BlockingIOError:
                 break
             total += count
-            if isinstance(part, memoryview):
+            if isinstance(part, bytearray):
                 self._memory -= count
                 self.held -= count
-                if count < len(part):
-                    self._parts[0] = part[count:]
-                    continue
-            else:
-                if part.ours:
-                    self.held -= count
-                continue
-            self._parts.popleft()
+                del part[:count]
+                if not part:
+                    self._parts.popleft()
+            elif part.ours:
+                self.held -= count
         return total
 
     def close(self) -> None:
@@ -105,7 +124,17 @@ class Outbox:
         while self._parts:
             part = self._parts.popleft()
             if isinstance(part, _Part):
-                part.close()
+                self._give_back(part)
+        if self._reserved:  # by what the disk then had no room for
+            self._room(-self._reserved)
+            self._reserved = 0
+
+    def _give_back(self, part: _Part) -> None:
+        part.close()
+        if part.ours:
+            self._on_disk -= part.offset + part.count
+            self._room(self._on_disk - self._reserved)
+            self._reserved = self._on_disk
 
 
 def _send_part(sock: socket.socket, part: _Part) -> int:

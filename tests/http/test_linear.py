@@ -1,7 +1,8 @@
 """The cost of any input is linear in its length, and what is refused is refused before it costs much.
 
 Measured in the thread's own processor time, so that a busy machine does not make it fail: four times the input may
-cost six times as much, and that at the best of several attempts.
+cost eleven times as much, and that at the best of several attempts. What is quadratic costs sixteen times as much; a
+machine whose caches others use has been seen at seven.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def assert_linear(make: Callable[[int], bytes], work: Callable[[bytes], object],
     small, large = make(n), make(4 * n)
     assert len(large) > 3.5 * len(small)
     ratios = []
-    for _ in range(6):
+    for _ in range(8):
         ratios.append(cost(work, large) / max(cost(work, small), 1e-6))
-        if ratios[-1] < 6:
+        if ratios[-1] < 11:
             return
     pytest.fail(f"four times the input costs {min(ratios):.1f} times as much")
 

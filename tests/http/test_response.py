@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from django_prefork.http import response as response_module
-from django_prefork.http.response import FileWrapper, error_response
+from django_prefork.http import head as head_module
+from django_prefork.http.head import error_response
+from django_prefork.http.response import FileWrapper
 from tests.http.wire import Answered, Log, Result, Wire, answering, assert_own_500, read_back, serve
 
 pytestmark = pytest.mark.usefixtures("log")
@@ -196,16 +197,16 @@ def test_the_project_may_set_server_and_date(name: str) -> None:
 
 def test_the_date_is_that_of_now(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000_000_000.25, 50.0]
-    monkeypatch.setattr(response_module.time, "time", lambda: now[0])
-    monkeypatch.setattr(response_module.time, "monotonic", lambda: now[1])
-    monkeypatch.setattr(response_module, "_beginnings_until", 0.0)
+    monkeypatch.setattr(head_module.time, "time", lambda: now[0])
+    monkeypatch.setattr(head_module.time, "monotonic", lambda: now[1])
+    monkeypatch.setattr(head_module, "_beginnings_until", 0.0)
     dates = []
     for step in (0.0, 0.5, 0.5, -100.0, 1.0):
         now[0] += step
         now[1] += abs(step)
         dates.append(serve(answering([b"x"]))["date"])
     monkeypatch.undo()
-    response_module._beginnings_until = 0.0
+    head_module._beginnings_until = 0.0
     assert dates == [
         "Sun, 09 Sep 2001 01:46:40 GMT",
         "Sun, 09 Sep 2001 01:46:40 GMT",
@@ -233,9 +234,9 @@ def test_what_is_remembered_of_headers_is_bounded() -> None:
         headers = [("X-Number", str(number)), ("X-Long", f"{number} " + "x" * 1000)]
         answered = serve(answering([b"x"], *headers, status=f"200 {number}"))
         assert answered["x-number"] == str(number)
-    assert 0 < len(response_module._field_lines) <= response_module._CACHED
-    assert 0 < len(response_module._beginnings) <= response_module._CACHED
-    assert not any(len(value) > 200 for _, value in response_module._field_lines)
+    assert 0 < len(head_module.field_lines) <= head_module._CACHED
+    assert 0 < len(head_module._beginnings) <= head_module._CACHED
+    assert not any(len(value) > 200 for _, value in head_module.field_lines)
 
 
 def test_obs_text_goes_out_as_latin_1() -> None:
@@ -337,7 +338,7 @@ def test_a_malformed_content_length_of_the_application_is_500(value: str, log: L
      "Proxy-Authorization", "Proxy-Connection", "Proxy-Anything"],
 )  # fmt: skip
 def test_what_is_hop_by_hop_is_dropped_with_one_warning(name: str, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response_module, "_warned", set())
+    monkeypatch.setattr(head_module, "_warned", set())
     for spelled in (name, name.lower(), name.upper()):
         answered = serve(answering([b"hello"], (spelled, "x-of-the-application")))
         assert b"x-of-the-application" not in answered.wire.data

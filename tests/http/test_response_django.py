@@ -29,7 +29,8 @@ from django.http import (
 from django_prefork.http.response import FileWrapper
 from tests.http.wire import Log, Wire, answering, assert_own_500, serve
 
-pytestmark = pytest.mark.usefixtures("log")
+# Django's signals of a request look at the database connections that other tests have opened.
+pytestmark = [pytest.mark.usefixtures("log"), pytest.mark.django_db]
 
 # Not a whole number of blocks, and more than one.
 CONTENT = bytes(range(256)) * 100 + b"the end"

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_prefork.http.response import FileWrapper, error_response
+from django_prefork.http.head import error_response
+from django_prefork.http.response import FileWrapper
 from tests.http.wire import Answered, Wire, read_back, serve
 
 quick = settings(

@@ -36,7 +36,8 @@ class Wire:
     def data(self) -> bytes:
         return b"".join(self.sends)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes, more: bytes = b"", /) -> None:
+        data += more
         assert type(data) is bytes and data, "a sink is given bytes, and some"
         if self.takes is not None and len(self.data) + len(data) > self.takes:
             raise ClientGone(32, "Broken pipe")

@@ -1,0 +1,119 @@
+"""Who is over its time: each worker's boot, request, departure and memory; and the end of those that are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+
+from django_prefork.arbiter import policy
+from django_prefork.arbiter.children import Child, Children, Stage
+from django_prefork.config import Config
+from django_prefork.memory import private_bytes
+from django_prefork.scoreboard import Reading, Scoreboard, State
+from django_prefork.worker.worker import DUMP_SIGNAL
+
+logger = logging.getLogger("django_prefork")
+
+# How long a worker's stacks are waited for before it is killed (seconds): C code dumps them in milliseconds.
+DUMP_SECONDS = 1.0
+# The longest the Arbiter sleeps (seconds): what it must not miss for longer is a request that becomes overdue.
+NAP = 1.0
+
+
+class Watch:
+    """Looks at each worker's row and deadlines, and ends what is over them, naming it."""
+
+    def __init__(self, config: Config, board: Scoreboard, children: Children) -> None:
+        self._config = config
+        self._board = board
+        self._children = children
+
+    def murder(self) -> float:
+        """Kill what is over its time; return when to look again (monotonic)."""
+        now = time.monotonic()
+        return min([now + NAP, *(self.look_at(child, now) for child in self._children)])
+
+    def credit(self, lost: float) -> None:
+        """This process stood still, and so, most likely, did all: nobody is late by that."""
+        logger.warning("the arbiter stood still for %.1f s: credited to every running request", lost)
+        for child in self._children:
+            child.give_credit(self._board.read(child.slot).since, lost)
+            if child.stage is Stage.BOOTING:
+                child.born += lost
+            if child.leave_deadline is not None:
+                child.leave_deadline += lost
+
+    def look_at(self, child: Child, now: float) -> float:
+        """Judge one worker; return when it must be looked at again."""
+        if child.stage is Stage.DOOMED:
+            if child.kill_at is None:
+                return now + NAP
+            # The dump is complete when it has stopped growing between two looks.
+            size, child.dump_size = child.dump_size, os.fstat(child.dump).st_size
+            if now >= child.kill_at or (size and size == child.dump_size):
+                self._finish_off(child)
+                return now + NAP
+            return now + 0.02
+        if child.stage is Stage.BOOTING:
+            limit = child.born + self._config.boot_timeout
+            if now >= limit:
+                self._doom(child, f"not ready after {self._config.boot_timeout:g} s")
+                return now
+            return limit
+        reading = self._board.read(child.slot)
+        if self._config.max_rss_hard and now >= child.weigh_at:
+            child.weigh_at = now + NAP
+            size = private_bytes(child.pid) or 0
+            if size > self._config.max_rss_hard:
+                what = f" serving {quoted(reading.request)}" if reading.state is State.BUSY else ""
+                self._doom(child, f"max_rss_hard, {size / 1048576:.0f} MiB of its own{what}")
+                return now
+        if reading.state is State.BUSY and self._config.timeout:
+            if policy.overdue(reading.since, self._config.timeout, child.credited(reading.since), now):
+                # Read again: between state and clock the request may have ended, and the next one is not to blame.
+                if self._board.read(child.slot) == reading:
+                    self._doom(child, self._accusation(reading, now, self._config.timeout))
+                return now + 0.01
+            return reading.since + child.credited(reading.since) + self._config.timeout
+        if child.leave_deadline is not None and now >= child.leave_deadline:
+            self._doom(child, "has not left")
+            return now
+        return now + NAP
+
+    @staticmethod
+    def _accusation(reading: Reading, now: float, limit: float) -> str:
+        return f"serving {quoted(reading.request)} for {now - reading.since:.1f} s, timeout is {limit:g} s"
+
+    def _doom(self, child: Child, why: str) -> None:
+        """Ask for all stacks, then kill. A stopped process is continued first, or it could not answer."""
+        child.stage = Stage.DOOMED
+        child.doom = why
+        child.kill_at = time.monotonic() + DUMP_SECONDS
+        logger.error("%s %s: its stacks, then SIGKILL", child.name, why)
+        child.kill(signal.SIGCONT)
+        child.kill(DUMP_SIGNAL)
+
+    def _finish_off(self, child: Child) -> None:
+        child.kill_at = None
+        stacks = os.pread(child.dump, 1 << 20, 0).decode("utf-8", "replace").rstrip()
+        child.kill(signal.SIGKILL)
+        logger.error("%s killed: %s\n%s", child.name, child.doom, stacks or "(it gave no stacks)")
+
+    def kill_all(self, why: str) -> None:
+        for child in self._children:
+            reading = self._board.read(child.slot)
+            if reading.state is State.BUSY:
+                what = f" serving {quoted(reading.request)} for {time.monotonic() - reading.since:.1f} s"
+            else:
+                what = ""
+            logger.error("%s%s killed: %s", child.name, what, why)
+            child.stage = Stage.DOOMED
+            child.kill_at = None
+            child.kill(signal.SIGKILL)
+
+
+def quoted(line: str) -> str:
+    """A client's words in a log: no control characters."""
+    return '"' + line.encode("unicode_escape").decode("ascii").replace('"', "\\x22") + '"'

@@ -1,0 +1,69 @@
+"""Small things between the Supervisor and the system: processes, files, and what it says."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import time
+from typing import Any
+
+
+def how(status: int) -> str:
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def parent(pid: int) -> int | None:
+    """The parent of `pid`; None where nobody tells (no Linux), or there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def remove_socket(listener: dict[str, Any]) -> None:
+    if listener["own"] and listener["path"]:
+        unlink(listener["path"], listener["inode"], socket_only=True)
+
+
+def unlink(path: str, inode: list[int], *, socket_only: bool) -> None:
+    try:
+        status = os.lstat(path)
+        if [status.st_dev, status.st_ino] == inode and (not socket_only or stat.S_ISSOCK(status.st_mode)):
+            os.unlink(path)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            say("WARNING", f"cannot remove {path}: {error.strerror}")
+
+
+def say(level: str, text: str) -> None:
+    """One line on stderr, as the other processes write theirs; a closed or full stderr harms nobody."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    data = f"[{stamp}] [{os.getpid()}] [{level}] {text}\n".encode()
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    try:
+        # A pipe that is writable takes PIPE_BUF bytes without blocking, and promises no more.
+        while data and poll.poll(100):
+            data = data[os.write(2, data[: select.PIPE_BUF]) :]
+    except OSError:
+        pass

@@ -1,0 +1,200 @@
+"""Files, folders and pipes that are gone, full, somebody else's, or not what they seem."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.tools import died, need, need_root, send, serve
+from tests.harness import PATIENCE, Clients, eventually, read_answer
+
+
+def test_places_that_cannot_be_had_are_one_sentence_each(tmp_path: Path) -> None:
+    """All at once, since each takes its time to start."""
+    (tmp_path / "precious").write_text("x")
+    (tmp_path / "link").symlink_to("precious")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    cases = {
+        ("--pid-file", f"{tmp_path}/link"): "is a symlink; remove it",
+        ("--pid-file", f"{tmp_path}/pipe"): "is not a regular file",
+        ("--pid-file", f"{tmp_path}/folder"): "Cannot write the pid file .*: Is a directory",
+        ("--pid-file", "/proc/prefork.pid"): "Cannot write the pid file /proc/prefork.pid: ",
+        ("--pid-file", f"{tmp_path}/none/pid"): "Cannot write the pid file .*: No such file or directory",
+        ("--bind", f"unix:{tmp_path}/{'long' * 30}"): "the path of a unix socket has at most 107 bytes",
+        ("--bind", f"unix:{tmp_path}/none/s"): "that folder does not exist; make it first",
+        ("--bind", f"unix:{tmp_path}/folder"): "there is a file of that name",
+        ("--bind", "192.0.2.1:0"): "this machine does not have that address",
+    }
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for arguments in cases:
+            bind = None if "--bind" in arguments else "127.0.0.1:0"
+            servers.append(stack.enter_context(serve("--workers", "1", *arguments, bind=bind)))
+        for server, says in zip(servers, cases.values(), strict=True):
+            assert server.wait() == 1, server.log
+            assert server.count(says) == 1 and "Traceback" not in server.log, (says, server.log)
+    assert (tmp_path / "precious").read_text() == "x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe", "precious"]
+
+
+def test_a_pid_file_with_the_pid_of_somebody_else_is_stale(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    pid_file.write_text(f"{os.getpid()} and more digits than ours\n")
+    with serve("--workers", "1", "--pid-file", str(pid_file)).ready() as server:
+        assert pid_file.read_text() == f"{server.pid}\n"
+        assert server.stop() == 0
+    assert not pid_file.exists()
+
+
+def ask(path: Path) -> int:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(path))
+        send(sock, "/", "Connection: close")
+        return read_answer(sock)[0]
+
+
+def test_what_has_taken_the_place_of_our_files_is_left_alone(tmp_path: Path) -> None:
+    path, pid_file = tmp_path / "s", tmp_path / "pid"
+    with serve("--workers", "1", "--bind", f"unix:{path}", "--pid-file", str(pid_file)).ready() as server:
+        assert ask(path) == 200
+        path.unlink()
+        pid_file.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            pid_file.write_text("another's")
+            # The listeners that are left are served on.
+            assert server.get()[0] == 200
+            assert server.stop() == 0
+        assert path.is_socket() and pid_file.read_text() == "another's"
+
+
+@pytest.mark.xfail(strict=True, reason="a reload takes the old socket over, whose file is gone")
+def test_a_reload_makes_a_deleted_socket_file_anew(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with serve("--workers", "1", "--bind", f"unix:{path}").ready() as server:
+        path.unlink()
+        server.kill(signal.SIGHUP)
+        server.ready(2)
+        server.wait_for("arbiter gen=1 leaves: retired")
+        assert server.get()[0] == 200
+        assert path.exists()
+        assert ask(path) == 200
+
+
+CLOSED = pytest.param(
+    "closed", marks=pytest.mark.xfail(strict=True, reason="sys.stdout is None, and flushed before the first fork")
+)
+
+
+@pytest.mark.parametrize("how", [CLOSED, "full", "without a reader"])
+def test_standard_streams_that_take_nothing_do_no_harm(tmp_path: Path, how: str) -> None:
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    redirect = f"[os.dup2({write}, fd) for fd in (1, 2)]"
+    try:
+        if how == "closed":
+            redirect = "os.closerange(0, 3)"
+        elif how == "full":
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+            os.set_blocking(write, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(write, b"x" * 4096)
+            os.set_blocking(write, True)
+        else:
+            os.close(read)
+        prefix = (sys.executable, "-c", f"import os, sys; {redirect}; os.execv(sys.argv[1], sys.argv[1:])")
+        path = tmp_path / "s"
+        arguments = ("--workers", "2", "--access-log", "-")
+        with serve(*arguments, bind=f"unix:{path}", prefix=prefix, pass_fds=(write,)) as server:
+            eventually(lambda: accepts(path) or server.process.poll() is not None, "it listens")
+            for _ in range(20):
+                assert ask(path) == 200
+            worker = max(server.processes())
+            server.kill(signal.SIGKILL, worker)
+            eventually(lambda: worker not in server.processes() and len(server.processes()) == 4, "it is replaced")
+            assert ask(path) == 200
+            server.kill(signal.SIGTERM)
+            assert server.wait(PATIENCE) == 0
+    finally:
+        os.close(write)
+        if how != "without a reader":
+            os.close(read)
+
+
+def accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return path.exists() and sock.connect_ex(str(path)) == 0
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of `size`."""
+    need_root()
+    mount, umount = need("mount", "mount"), need("umount", "mount")
+    folder.mkdir()
+    done = subprocess.run([mount, "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {done.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run([umount, str(folder)], check=True)
+
+
+def test_a_full_disk_and_a_lost_folder_cost_log_lines_and_no_request(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "64k") as disk:
+        (disk / "logs").mkdir()
+        log = disk / "logs" / "access.log"
+        with serve("--workers", "1", "--access-log", str(log)).ready() as server:
+            (disk / "ballast").write_bytes(b"x" * 56 * 1024)
+            with contextlib.suppress(OSError):
+                (disk / "more").write_bytes(b"x" * 65536)
+            for _ in range(60):
+                assert server.get("/?" + "x" * 200)[0] == 200
+            server.wait_for("access log: line dropped: No space left on device")
+            assert server.count("line dropped") == 1
+            # There is room again, and the log has been moved away with its folder.
+            (disk / "ballast").unlink()
+            (disk / "more").unlink(missing_ok=True)
+            (disk / "logs").rename(disk / "old")
+            server.kill(signal.SIGUSR1)
+            server.wait_for("cannot reopen .*access.log, going on with the old file: No such file or directory")
+            assert server.get("/after")[0] == 200
+            eventually(lambda: "/after" in (disk / "old" / "access.log").read_text(), "the old file goes on")
+            assert server.stop() == 0
+
+
+def test_no_folder_for_temporary_files_is_needed_to_serve_and_to_watch() -> None:
+    """Neither /dev/shm nor /tmp can be written to: workers are watched, killed and replaced all the same."""
+    need_root()
+    script = (
+        "for folder in /dev/shm /tmp /var/tmp /usr/tmp; do"
+        ' [ -d "$folder" ] && { mount -t tmpfs -o ro none "$folder" || exit 1; }; done; exec "$@"'
+    )
+    prefix = (need("unshare", "util-linux"), "--mount", "sh", "-c", script, "sh")
+    folder = Path("/")  # what Python falls back to
+    arguments = ("--workers", "2", "--timeout", "1")
+    with serve(*arguments, prefix=prefix, folder=folder, errors="killed|serving").ready() as server:
+        asked = server.connect()
+        send(asked, "/sleep?s=60")
+        assert died(asked)
+        server.wait_for(r"in trouble$")
+        server.full_strength(2)
+        server.kill(signal.SIGHUP)
+        server.ready(2)
+        server.wait_for("arbiter gen=1 leaves: retired")
+        with Clients(server, 2, keep_alive=True) as kept:
+            kept.some_more()
+        assert kept.failures == []
