@@ -144,6 +144,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("drain_delay", "Time", values.DURATION, 0.0, 0, HOUR, zero="off",
         help="Seconds that a server which is told to stop goes on accepting, not ready and closing after each answer.",
         why="Only a load balancer that must notice first needs it; it comes before graceful_timeout."),
+    Option("handoff_after", "Time", values.DURATION, 0.005, 0, HOUR, zero="off",
+        help="Seconds that a request runs before its worker's other connections are handed to siblings.",
+        why="Longer than most requests, so that they cost nothing, and shorter than anyone notices. Linux only."),
     Option("boot_timeout", "Time", values.DURATION, 60.0, 0.1, HOUR,
         help="Seconds a worker may take from its fork until it is ready.",
         why="The application is loaded before the fork, so that a minute is far more than an honest start needs."),
@@ -243,6 +246,7 @@ class Config:
     timeout_grace: float
     graceful_timeout: float
     drain_delay: float
+    handoff_after: float
     boot_timeout: float
     keep_alive: float
     header_timeout: float

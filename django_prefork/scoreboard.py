@@ -21,6 +21,9 @@ _MAGIC = 0x6B726F66657270  # "prefork"
 # More slots than workers, since a successor is ready before its predecessor leaves.
 SLOTS = 1024
 
+# A worker that has been idle for so long (seconds) is not just between two requests.
+AT_REST = 0.0005
+
 _WORD = 8
 HEADER_BYTES = 4096
 _FAILED_BYTES = 1024  # from here to the header's end
@@ -28,7 +31,7 @@ ROW_BYTES = 512
 _TEXT_BYTES = 384
 
 # Words of the header.
-_H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED = range(5)
+_H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED, _H_HIGH = range(6)
 _DRAINING, _STOPPING = 1, 2
 # Words of a row. The Arbiter writes PID to BOOT_DEADLINE before the fork and after the reap, the worker the rest.
 PID, GENERATION, BOOT_DEADLINE, STATE, SINCE, REQUESTS, SPOOLED, TEXT_LENGTH = range(8)
@@ -160,6 +163,7 @@ class Scoreboard:
                 self.words[base + SPOOLED] = 0
                 self.words[base + TEXT_LENGTH] = 0
                 self.words[base + STATE] = State.BOOTING
+                self.words[_H_HIGH] = max(self.words[_H_HIGH], slot + 1)  # no slot behind it was ever used
                 return slot
         raise RuntimeError("no slot is free on the scoreboard")
 
@@ -203,6 +207,16 @@ class Scoreboard:
     def occupied(self) -> list[Reading]:
         """All rows that belong to a process."""
         return [self.read(slot) for slot in range(self.slots) if self.words[self._base(slot) + PID]]
+
+    def idle_siblings(self, slot: int, now: float) -> int:
+        """How many workers have had nothing to do for a moment, and not just between two requests."""
+        words, clocks = self.words, self.clocks
+        count = 0
+        for other in range(min(self.slots, self.words[_H_HIGH])):
+            base = self._base(other)
+            if words[base + STATE] == _IDLE and other != slot and now - clocks[base + SINCE] > AT_REST:
+                count += 1
+        return count
 
     def spooled(self) -> int:
         """Bytes of request bodies on disk, over all workers."""

@@ -70,6 +70,7 @@ def test_defaults_are_the_ones_the_design_names() -> None:
     defaults = {name: getattr(config, name) for name in BY_NAME if name != "workers"}
     assert defaults == {
         "drain_delay": 0.0,
+        "handoff_after": 0.005,
         "max_rss": 0,
         "max_rss_hard": 0,
         "max_worker_lifetime": 0.0,

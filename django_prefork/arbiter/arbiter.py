@@ -20,6 +20,7 @@ from django_prefork.arbiter.watch import NAP, Watch, quoted
 from django_prefork.config import Config
 from django_prefork.log import AccessLog
 from django_prefork.scoreboard import SLOTS, Scoreboard, State, anonymous_file
+from django_prefork.worker import handoff
 from django_prefork.worker.worker import LEAVE_SIGNAL, Worker
 
 logger = logging.getLogger("django_prefork")
@@ -459,6 +460,9 @@ class Arbiter:
             status=status,
             expected=expected,
         )
+        if self.queues:
+            # The kernel may have woken it for a connection that it never took: another must look.
+            handoff.kick(self.queues[0][0])
         if not expected:
             self._back_off(child, status)
 

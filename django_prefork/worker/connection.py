@@ -170,6 +170,14 @@ class Connection:
             self._watch(interest)
         return False
 
+    def go_on_sending(self) -> None:
+        """For the guard: the loop stands still, and the client takes more of its answer."""
+        if self.state is _SENDING and self._outbox:
+            try:
+                self._outbox.flush(self.sock)
+            except OSError:
+                pass  # the loop will find out
+
     # -- what the loop says --------------------------------------------------------------------------------------------
 
     def ready(self, mask: int) -> None:

@@ -50,6 +50,9 @@ class Taker(Protocol):
     ) -> None:
         """Take a connection of which a sibling may have read `data`."""
 
+    def has_room(self) -> bool:
+        """Whether there are descriptors for more connections."""
+
     def make_room(self, count: int) -> None:
         """Close so many connections that nobody misses."""
 
@@ -93,6 +96,14 @@ class Doors:
         """Woken by nobody: perhaps who was woken for us died before it came."""
         for _, door in self._entries():
             door.take()
+
+    def look_at_listeners(self) -> None:
+        for door in self._doors:
+            door.take()
+
+    def has_room(self) -> bool:
+        """Whether there are descriptors left, with some to spare for the application's own."""
+        return self._taker.has_room()
 
     def empty_queues(self) -> None:
         """Take all that siblings have given away."""
@@ -202,16 +213,20 @@ class _Mailbox:
         self._queue = queue
         self.fd = queue.reader
 
-    def ready(self, mask: int) -> None:
-        self.take()
-
     def broken(self) -> None:
         """The log has said it."""
 
     def take(self) -> bool:
         """One connection; whether there was one."""
+        if not self._doors.has_room():
+            return False  # a connection that arrives without a free descriptor is lost
         handed = self._queue.take()
         if handed is None:
             return False
         self._doors.handed(handed)
         return True
+
+    def ready(self, mask: int) -> None:
+        # Nothing there: a kick, or a sibling was quicker.
+        if not self.take():
+            self._doors.look_at_listeners()

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 # The first byte of a message: a generation of another format closes what it cannot read.
 FORMAT = 1
+# A message without a connection: "look at your doors".
+KICK = b"\0"
 # Bytes already read that may travel: what a socket buffer holds easily, and more than any head.
 TRAVELLING = 64 * 1024
 _MESSAGE = TRAVELLING + 4096
@@ -59,6 +61,10 @@ class Queue:
             return False
         return True
 
+    def kick(self) -> None:
+        """Wake one sibling that is idle, to look at all of its doors: whoever was woken for them cannot come."""
+        kick(self.writer)
+
     def take(self) -> Handed | None:
         """The next connection, or None. One that arrives without its descriptor is lost: the kernel has closed it."""
         while True:
@@ -90,6 +96,14 @@ class Queue:
     def close(self) -> None:
         self._writer.close()
         self._reader.close()
+
+
+def kick(writer: int) -> None:
+    """`Queue.kick`, for a process that only has the descriptor."""
+    try:
+        os.write(writer, KICK)
+    except OSError:
+        pass  # full: then there is no lack of wake-ups
 
 
 class Queues:

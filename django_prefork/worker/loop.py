@@ -17,6 +17,9 @@ logger = logging.getLogger("django_prefork")
 READ = 1
 WRITE = 4
 
+# A turn that has taken so long (seconds) and has more to serve has more than its share.
+SURPLUS = 0.0005
+
 #: The deadline of what has none, or is no more.
 FOREVER = math.inf
 
@@ -105,6 +108,8 @@ class Loop:
         self._queues: dict[float, set[Late]] = {}
         self._times: list[float] = []
         self.now = time.monotonic()
+        #: Called with the descriptors that are still to be served, when those before them took long.
+        self.surplus: Callable[[list[int]], None] | None = None
 
     def watch(self, fd: int, watched: Watched, mask: int) -> None:
         self._poller.add(fd, mask)
@@ -150,7 +155,11 @@ class Loop:
         # Who was ready by then was in time, however long serving them takes: lateness is judged by this moment.
         now = self.now = time.monotonic()
         watched = self._watched
+        enough = now + SURPLUS if len(events) > 1 and self.surplus is not None else FOREVER
         for fd, mask in events:
+            if self.now > enough:
+                self._too_many([fd for fd, _ in events[events.index((fd, mask)) :]])
+                enough = self.now + SURPLUS
             who = watched.get(fd)
             if who is not None:  # else: closed by an earlier event of this turn
                 try:
@@ -168,6 +177,18 @@ class Loop:
                 elif late.deadline != FOREVER:
                     self.expect(late)
         return bool(events)
+
+    def _too_many(self, fds: list[int]) -> None:
+        assert self.surplus is not None
+        self.surplus(fds)
+
+    def peek(self) -> list[tuple[Watched, int]]:
+        """Who is ready, without serving and without waiting: for the guard, while the loop stands still."""
+        watched = self._watched
+        return [(who, mask) for fd, mask in self._poller.poll(0) if (who := watched.get(fd)) is not None]
+
+    def watched(self, fd: int) -> Watched | None:
+        return self._watched.get(fd)
 
     def guard(self, who: T, call: Callable[[T], None]) -> None:
         """Call it; a mistake in it costs `who` alone."""

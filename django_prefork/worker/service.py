@@ -15,6 +15,7 @@ from django_prefork.http.parser import RequestHead
 from django_prefork.http.response import Response, Sink
 from django_prefork.log import AccessLog
 from django_prefork.scoreboard import Scoreboard
+from django_prefork.worker.guard import Guard
 
 logger = logging.getLogger("django_prefork")
 
@@ -54,6 +55,8 @@ class Service:
         self.keep_alive = config.keep_alive > 0
         #: Whether this worker takes more: what health_path tells.
         self.ready = True
+        #: Looks after the other connections meanwhile; None where nobody could take them.
+        self.guard: Guard | None = None
         #: Set in a child that the application forked: it must not come back to serve.
         self.forked = False
 
@@ -73,6 +76,9 @@ class Service:
             return self._health(client, request)
         began = time.monotonic()
         self._row.begin(request.line, began)
+        guard = self.guard
+        if guard is not None:
+            guard.begin(began)
         keep_alive = request.keep_alive and self.keep_alive and not self._board.draining
         response = Response(request, client, keep_alive)
         try:
@@ -84,6 +90,8 @@ class Service:
             self._expire(f"the application raised {type(error).__name__}")
         if self.forked:
             os._exit(1)
+        if guard is not None:
+            guard.end()
         self._requests += 1
         if self._requests == self._expires_after:
             self._expire(f"max_requests {self._requests}")

@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import time
@@ -22,6 +23,7 @@ from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
+from django_prefork.worker.guard import Guard
 from django_prefork.worker.handoff import Queues
 from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 from django_prefork.worker.service import Service
@@ -41,6 +43,8 @@ TERM_DELAY = 0.1
 LOOK = 1.0
 # A retiring worker tries again this often (seconds) to give away what the queue had no room for.
 GIVE = 0.02
+# Descriptors that connections of siblings must leave free.
+SPARE_DESCRIPTORS = 32
 # What a stopping server, and a retiring worker, give a client that keeps an idle connection (seconds).
 STOP_IDLE = 0.3
 RETIRE_IDLE = 2.0
@@ -118,6 +122,8 @@ class Worker:
         #: Connections that hold a next request already.
         self.later: deque[Connection] = deque()
         self.connections: set[Connection] = set()
+        # Some to spare: for the application's files, its database, and for one that comes in while this is looked at.
+        self._most_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
         #: How long an idle connection is kept (seconds).
         self.idle_seconds = config.keep_alive
         #: Why it leaves; empty while it serves.
@@ -125,6 +131,9 @@ class Worker:
         self._stopping = False
         self._life_ended = False
         self._term_at = 0.0
+        shared = self._queues is not None and config.handoff_after > 0
+        self._protect_at = self.loop.now if shared else FOREVER
+        self.loop.surplus = self._share if shared else None
         lifetime = config.max_worker_lifetime * (1.0 - 0.1 * random.random())
         self._too_old_at = self.loop.now + lifetime
         self._examine_at = self.loop.now if config.max_worker_lifetime or config.max_rss else FOREVER
@@ -160,6 +169,46 @@ class Worker:
                 self._doors.look()
             if loop.now >= self._examine_at:
                 self._examine()
+            if loop.now >= self._protect_at and self.service.guard is None:
+                self._protect_at = loop.now + LOOK
+                self._protect()
+
+    def _protect(self) -> None:
+        """Start the guard once there is a sibling that could take over."""
+        if self.service.guard is None and (self.config.workers > 1 or len(self.board.occupied()) > 1):
+            self.service.guard = Guard(self.config.handoff_after, self._help_out)
+            self.service.guard.start()
+
+    def _help_out(self) -> None:
+        """The guard's: a request runs for long, and the loop stands still."""
+        queues = self._queues
+        if queues is None or self.board.stopping:
+            return
+        missed = False
+        for who, _ in self.loop.peek():
+            if isinstance(who, Connection):
+                who.go_on_sending()
+                who.give(queues)
+            else:
+                missed = True
+        for connection in list(self.later):
+            connection.give(queues)
+        # The kernel woke this worker for a connection that it cannot come for.
+        if missed and self.board.idle_siblings(self.slot, time.monotonic()):
+            queues.ready.kick()
+
+    def _share(self, fds: list[int]) -> None:
+        """This turn of the loop takes long: siblings that are idle may have what is left of it."""
+        queues = self._queues
+        if queues is None or self.leaving:
+            return
+        most = 4 * self.board.idle_siblings(self.slot, self.loop.now)
+        for fd in reversed(fds):
+            if most <= 0:
+                break
+            who = self.loop.watched(fd)
+            if isinstance(who, Connection) and who.give(queues):
+                most -= 1
 
     def _patience(self) -> float:
         """How long to wait for events, in seconds."""
@@ -327,6 +376,10 @@ class Worker:
             connection.close()
         if self._stopping:
             connection.leave(STOP_IDLE)
+
+    def has_room(self) -> bool:
+        """Part of `doors.Taker`."""
+        return len(self.connections) < self._most_connections
 
     def make_room(self, count: int) -> None:
         """Part of `doors.Taker`: the clients that have been idle for longest go."""

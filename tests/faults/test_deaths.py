@@ -97,9 +97,12 @@ def test_a_limit_of_processes_is_survived() -> None:
 
 
 def test_out_of_memory_the_worker_dies_and_not_its_arbiter() -> None:
-    with control_group("memory") as group, serve(
-        "--workers", "2", errors="was ended by SIGKILL", environment={"TEST_APPLICATION": HUNGRY}
-    ).ready() as server:
+    with (
+        control_group("memory") as group,
+        serve(
+            "--workers", "2", errors="was ended by SIGKILL", environment={"TEST_APPLICATION": HUNGRY}
+        ).ready() as server,
+    ):
         server.full_strength(2)
         for pid in server.processes():
             (group / "cgroup.procs").write_text(str(pid))

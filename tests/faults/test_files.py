@@ -92,45 +92,91 @@ def test_a_reload_makes_a_deleted_socket_file_anew(tmp_path: Path) -> None:
         assert ask(path) == 200
 
 
-CLOSED = pytest.param(
-    "closed", marks=pytest.mark.xfail(strict=True, reason="sys.stdout is None, and flushed before the first fork")
-)
+@pytest.mark.xfail(strict=True, reason="sys.stdout is None, and flushed before the first fork")
+def test_without_standard_streams_it_serves(tmp_path: Path) -> None:
+    script = "import os, sys; os.closerange(0, 3); os.execv(sys.argv[1], sys.argv[1:])"
+    path = tmp_path / "s"
+    arguments = ("--workers", "1", "--access-log", "-")
+    with serve(*arguments, bind=f"unix:{path}", prefix=(sys.executable, "-c", script)) as server:
+        eventually(lambda: accepts(path) or server.process.poll() is not None, "it listens")
+        assert ask(path) == 200
+        server.kill(signal.SIGTERM)
+        assert server.wait() == 0
+    assert not path.exists()
 
 
-@pytest.mark.parametrize("how", [CLOSED, "full", "without a reader"])
-def test_standard_streams_that_take_nothing_do_no_harm(tmp_path: Path, how: str) -> None:
-    read, write = os.pipe()
-    os.set_inheritable(write, True)
-    redirect = f"[os.dup2({write}, fd) for fd in (1, 2)]"
-    try:
-        if how == "closed":
-            redirect = "os.closerange(0, 3)"
-        elif how == "full":
-            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-            os.set_blocking(write, False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    os.write(write, b"x" * 4096)
-            os.set_blocking(write, True)
-        else:
-            os.close(read)
-        prefix = (sys.executable, "-c", f"import os, sys; {redirect}; os.execv(sys.argv[1], sys.argv[1:])")
-        path = tmp_path / "s"
-        arguments = ("--workers", "2", "--access-log", "-")
-        with serve(*arguments, bind=f"unix:{path}", prefix=prefix, pass_fds=(write,)) as server:
-            eventually(lambda: accepts(path) or server.process.poll() is not None, "it listens")
-            for _ in range(20):
-                assert ask(path) == 200
-            worker = max(server.processes())
-            server.kill(signal.SIGKILL, worker)
-            eventually(lambda: worker not in server.processes() and len(server.processes()) == 4, "it is replaced")
+class Pipe:
+    """Where a server's log goes: read until it is ready, and then not, or by nobody any more."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe()
+        fcntl.fcntl(self.write, fcntl.F_SETPIPE_SZ, 4096)
+        script = f"import os, sys; [os.dup2({self.write}, fd) for fd in (1, 2)]; os.execv(sys.argv[1], sys.argv[1:])"
+        self.prefix = (sys.executable, "-c", script)
+
+    def wait_for(self, words: bytes) -> None:
+        said = b""
+        while words not in said:
+            said += os.read(self.read, 4096)
+
+    def stop_up(self) -> None:
+        with open(f"/proc/self/fd/{self.write}", "wb", buffering=0, opener=_nonblocking) as file:
+            while file.write(b"x" * 4096):  # None: it is full
+                pass
+
+    def break_off(self) -> None:
+        os.close(self.read)
+        self.read = -1
+
+    def __enter__(self) -> Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.write)
+        if self.read >= 0:
+            os.close(self.read)
+
+
+def _nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+HOW = pytest.mark.parametrize("how", ["stop_up", "break_off"])
+
+
+@HOW
+def test_a_log_that_nobody_takes_does_no_harm(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "s"
+    arguments = ("--workers", "2", "--access-log", "-")
+    with Pipe() as pipe, serve(*arguments, bind=f"unix:{path}", prefix=pipe.prefix, pass_fds=(pipe.write,)) as server:
+        pipe.wait_for(b"ready: 2 workers")
+        getattr(pipe, how)()
+        for _ in range(20):
             assert ask(path) == 200
+        worker = max(server.processes())
+        server.kill(signal.SIGKILL, worker)
+        eventually(lambda: worker not in server.processes() and len(server.processes()) == 4, "it is replaced")
+        assert ask(path) == 200
+        server.kill(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+@pytest.mark.xfail(strict=True, reason="a new generation prints, and so never comes to its workers")
+@HOW
+def test_a_log_that_nobody_takes_does_not_keep_a_lost_arbiter_from_being_replaced(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "s"
+    arguments = ("--workers", "1", "--boot-timeout", "2")
+    with Pipe() as pipe, serve(*arguments, bind=f"unix:{path}", prefix=pipe.prefix, pass_fds=(pipe.write,)) as server:
+        pipe.wait_for(b"ready: 1 workers")
+        getattr(pipe, how)()
+        _, arbiter, worker = sorted(server.processes())
+        server.kill(signal.SIGKILL, arbiter)
+        try:
+            eventually(lambda: worker not in server.processes(), "the old worker gives way to a new one", 3)
+            assert ask(path) == 200
+        finally:
             server.kill(signal.SIGTERM)
-            assert server.wait(PATIENCE) == 0
-    finally:
-        os.close(write)
-        if how != "without a reader":
-            os.close(read)
+            assert server.wait() == 0
 
 
 def accepts(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -48,6 +49,15 @@ def work(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if path == "/sleep":
         os.write(2, b"sleeping\n")  # one write: workers say it at once
         time.sleep(float(query["s"]))
+    elif path == "/burn":  # in Python, which gives the GIL up
+        end = time.monotonic() + float(query["s"])
+        while time.monotonic() < end:
+            pass
+    elif path == "/sqlite":  # in C code that gives the GIL up while it waits
+        connection = sqlite3.connect(":memory:")
+        connection.create_function("snooze", 1, lambda seconds: time.sleep(seconds))
+        connection.execute("SELECT snooze(?)", (float(query["s"]),)).fetchall()
+        connection.close()
     elif path == "/spin":
         while True:
             pass

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.harness import Server
+from tests.harness import Server, eventually
 from tests.wire.tools import HELLO, ask, connect, cpu_seconds, descriptors, serve, worker_of
 
 #: Bytes of resident memory that one may cost, and what a request may cost more in their presence.
@@ -28,6 +28,8 @@ ROUNDS = 5
 @contextlib.contextmanager
 def idle(server: Server, count: int) -> Iterator[None]:
     """`count` connections, each of which has had one answer."""
+    worker = worker_of(server)
+    before = worker.num_fds()
     with contextlib.ExitStack() as stack:
         socks = []
         for _ in range(count):
@@ -36,6 +38,8 @@ def idle(server: Server, count: int) -> Iterator[None]:
         for sock in socks:
             assert sock.recv(1000).endswith(b"hello\n")
         yield
+    # Or their end would be counted in what comes next.
+    eventually(lambda: worker.num_fds() <= before, "all of them are gone")
 
 
 def memory(server: Server, count: int) -> float:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.harness import PATIENCE, Server, eventually, read_answer
 from tests.wire.applications import LARGE
-from tests.wire.tools import HELLO, ask, connect, needs_tool, reset, serve, to_the_end, worker_of
+from tests.wire.tools import HELLO, ask, connect, needs_tool, reset, serve, take, to_the_end, worker_of
 
 POST = b"POST /count HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n" + b"x" * 20
 CHUNKED = b"POST /count HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n"
@@ -187,7 +187,7 @@ def test_a_reset_at_every_byte_of_an_answer(path: bytes) -> None:
         before = worker_of(server).num_fds()
         for end in range(size + 1):
             sock = connect(server, request * 2)
-            assert len(sock.recv(end, socket.MSG_WAITALL)) == end
+            take(sock, end)
             reset(sock)
         settled(server, before)
 
@@ -199,7 +199,7 @@ def test_a_reset_in_the_middle_of_a_large_answer() -> None:
         for path in (b"/large", b"/stream?3000000"):
             for end in (0, 1, 100, 1000, 100_000, 1_000_000):
                 sock = connect(server, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path, 65536)
-                assert len(sock.recv(end, socket.MSG_WAITALL)) == end
+                take(sock, end)
                 reset(sock)
         settled(server, before)
 

@@ -57,6 +57,14 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
+def take(sock: socket.socket, count: int) -> None:
+    """Receive exactly `count` bytes."""
+    while count:
+        data = sock.recv(min(count, 1 << 18))
+        assert data, f"closed {count} bytes too early"
+        count -= len(data)
+
+
 def to_the_end(sock: socket.socket) -> bytes:
     """All that comes until the server closes."""
     data = bytearray()

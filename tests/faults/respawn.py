@@ -1,0 +1,84 @@
+"""How long from `kill -9` of a worker to its successor's first answer: `python -m tests.faults.respawn`.
+
+For the demo project with one worker, so that only the successor can answer; ends with 1 if the median is over the bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from tests.faults.tools import died, send
+from tests.harness import ROOT, Server, eventually, read_answer
+
+BAR = 0.150  # seconds
+
+
+def measure(times: int, pause: float) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "DEMO_DATA_DIR": f"{folder}/data"}
+        for command in (["migrate", "--verbosity", "0"], ["demo_data"]):
+            subprocess.run(
+                [sys.executable, "manage.py", *command],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                check=True,
+                capture_output=True,
+            )
+        command = [sys.executable, str(ROOT / "manage.py"), "runprefork"]  # as in production: without -X dev
+        with Server(
+            "--workers",
+            "1",
+            command=command,
+            settings="demo_project.settings",
+            environment=environment,
+            errors="was ended by SIGKILL",
+        ).ready() as server:
+            found = []
+            for number in range(times):
+                (worker,) = server.full_strength(1)
+                assert server.get("/whoami")[0] == 200
+                time.sleep(pause)  # prefork: ok (it has lived for a while, or has not)
+                began = time.monotonic()
+                server.kill(signal.SIGKILL, worker)
+                # Asked at once: the connection waits in the backlog, and nobody else can answer.
+                answer = _ask(server)
+                found.append(time.monotonic() - began)
+                assert f'"pid": {worker}' not in answer
+                server.wait_for("was ended by SIGKILL", times=number + 1)
+                eventually(lambda worker=worker: worker not in server.processes(), "it is gone")
+            return found
+
+
+def _ask(server: Server) -> str:
+    while True:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
+            send(sock, "/whoami", "Connection: close")
+            try:
+                return read_answer(sock)[2].decode()
+            except (ConnectionResetError, OSError):
+                # The dying worker had just accepted it.
+                assert died(sock)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--pause", type=float, default=5.1, help="seconds that each worker lives before it is killed")
+    options = parser.parse_args()
+    found = measure(options.times, options.pause)
+    median, worst = statistics.median(found), max(found)
+    print(f"kill -9 to the successor's first answer, {options.times} times, each after {options.pause:g} s of life:")
+    print(f"median {median * 1000:.0f} ms, worst {worst * 1000:.0f} ms, the bar is {BAR * 1000:.0f} ms")
+    return 0 if median < BAR else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
