@@ -118,7 +118,8 @@ class Game:
         self.write("site_settings.py", SETTINGS)
         with free_port() as port:
             self.port = port
-        self.sleepy = 0.0
+        #: What the last move did, where its name does not say it.
+        self.story = ""
         self.start()
         self.clients = [Client(f"{'kept' if n % 2 else 'fresh'}{n}", port, keep_alive=bool(n % 2)) for n in range(4)]
         self.moves: dict[str, Callable[[], Step]] = {
@@ -264,6 +265,69 @@ class Game:
         self.clock.jump(self.chance.choice((-86400, -10, 0, 10, 86400)))
         return Step()
 
+    def do_storm(self) -> Step:
+        """Several at once: an Arbiter dies while it boots, a reload meets an upgrade, a worker its end in both."""
+        deaths, words = 0, []
+        for _ in range(self.chance.randint(3, 7)):
+            word = self.chance.choice(("HUP", "USR2", "TTIN", "TTOU", "WINCH", "worker", "arbiter", "stop"))
+            with contextlib.suppress(IndexError, psutil.NoSuchProcess, ProcessLookupError):
+                if word in ("worker", "arbiter", "stop"):
+                    deaths += word != "stop"
+                    self._strike(word)
+                else:
+                    self.server.kill(signal.Signals[f"SIG{word}"])
+            words.append(word)
+            time.sleep(self.chance.choice((0.0, 0.01, 0.15, 0.3)))  # prefork: ok (any moment of a boot)
+        self.story = f"storm ({' '.join(words)})"
+        self._settle()
+        # What was ordered on the way, the last reload forgets.
+        ready = self.server.count(r"arbiter gen=\d+ pid=\d+ ready")
+        self.server.kill(signal.SIGHUP)
+        eventually(lambda: self.server.count(r"arbiter gen=\d+ pid=\d+ ready") > ready, "a reload")
+        self._settle()
+        self.target = WORKERS
+        self.base.pop("arbiter", None)
+        if "USR2" in words:
+            self.base.pop("supervisor", None)
+        errors = (
+            "was ended by SIG(KILL|TERM)|there is no other arbiter|an upgrade came first|reload failed, gen=.*SIGKILL"
+            "|workers of it in a row did not start"
+        )
+        return Step(failures=deaths * len(self.clients), errors=errors)
+
+    def _strike(self, word: str) -> None:
+        supervisor = psutil.Process(self.server.pid)
+        arbiters = [child for child in supervisor.children() if child.children() or word == "arbiter"]
+        victim = self.chance.choice(arbiters)
+        if word != "arbiter":
+            victim = self.chance.choice(victim.children())
+        if word == "stop":
+            victim.suspend()
+            time.sleep(0.1)  # prefork: ok (the standstill itself)
+            victim.resume()
+        else:
+            victim.kill()
+
+    def _settle(self) -> None:
+        """Until one generation is left, and none is to come."""
+        since = time.monotonic()
+
+        def settled() -> bool:
+            nonlocal since
+            lines = "\n".join(self.server.lines)
+            started = {1, *map(int, re.findall(r"gen=(\d+) pid=\d+ started$", lines, re.MULTILINE))}
+            booting = started - set(map(int, re.findall(r"(?:arbiter|reload failed,) gen=(\d+) .*", lines)))
+            self.number = max(started)
+            children = [child.pid for child in psutil.Process(self.server.pid).children()]
+            serving = re.search(rf"arbiter gen=(\d+) pid={children[0]} ready", lines) if len(children) == 1 else None
+            if serving is None or booting:
+                since = time.monotonic()
+            else:
+                self.generation = int(serving[1])
+            return time.monotonic() - since > 0.2
+
+        eventually(settled, "one generation is left, and none is to come", 20)
+
     def _new_generation(self) -> None:
         self.number += 1
         self.generation = self.number
@@ -385,10 +449,13 @@ def play(seed: int, steps: int, say: Callable[[str], None] = lambda text: None, 
                 name = game.chance.choice(names)
                 done.append(name)
                 game.mark()
+                game.story = ""
                 began = time.monotonic()
                 game.check(game.moves[name]())
-                say(f"{number + 1:4d} {name}, {time.monotonic() - began:.1f} s")
+                done[-1] = game.story or name
+                say(f"{number + 1:4d} {done[-1]}, {time.monotonic() - began:.1f} s")
         except Exception as error:
+            done[-1:] = [game.story or done[-1]] if done else []
             tail = "\n".join(game.server.lines[max(0, game.seen - 10) :])
             raise AssertionError(f"seed {seed}, after {', '.join(done)}: {error!r}\n\n{tail}") from error
         failed = sum(len(client.failures) for client in game.clients)

@@ -17,7 +17,7 @@ def rows() -> list[list[str]]:
 
 
 @cache
-def tests() -> dict[str, ast.FunctionDef]:
+def defined() -> dict[str, ast.FunctionDef]:
     found = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -39,7 +39,7 @@ def test_every_row_names_a_test_that_exists() -> None:
     for number, _, _, shown in rows():
         names = named(shown)
         assert names, f"{number} has no test"
-        assert [name for name in names if name not in tests()] == [], number
+        assert [name for name in names if name not in defined()] == [], number
 
 
 def test_what_is_expected_to_fail_is_said_to_be_so() -> None:
@@ -47,7 +47,7 @@ def test_what_is_expected_to_fail_is_said_to_be_so() -> None:
     told = text[text.index("## Not so yet") :] if "## Not so yet" in text else ""
     here = {path.stem for path in (ROOT / "tests" / "faults").glob("test_*.py")}
     assert here
-    failing = {name for name, node in tests().items() if any("xfail" in ast.unparse(d) for d in node.decorator_list)}
+    failing = {name for name, node in defined().items() if any("xfail" in ast.unparse(d) for d in node.decorator_list)}
     assert set(named(told)) == failing
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.harness import PATIENCE, Server, eventually, free_port
+from tests.harness import PATIENCE, ROOT, Server, eventually, free_port
 
 
 @pytest.mark.parametrize("path", ["/spin", "/regex", "/sleep?s=600"])
@@ -219,9 +219,19 @@ def test_privileges_are_dropped_before_the_application_is_loaded() -> None:
 
 
 def _serve_as_nobody(marker: Path) -> None:
-    environment = {"TEST_MARKER": str(marker)}
-    arguments = ("--workers", "1", "--user", "nobody")
-    with Server(*arguments, application="marks_its_import.application", environment=environment).ready() as server:
+    # An application that anybody may read, wherever this checkout lies.
+    (marker.parent / "marks_its_import.py").write_text(
+        "from pathlib import Path\n"
+        f"Path({str(marker)!r}).touch()\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Length', '0')])\n"
+        "    return []\n"
+    )
+    environment = {
+        "TEST_APPLICATION": "marks_its_import.application",
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(marker.parent))),
+    }
+    with Server("--workers", "1", "--user", "nobody", environment=environment).ready() as server:
         assert server.get()[0] == 200
         owner = psutil.Process(server.workers()[0]).uids().real
         assert owner != 0 and marker.stat().st_uid == owner

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -54,6 +53,8 @@ def work(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         while time.monotonic() < end:
             pass
     elif path == "/sqlite":  # in C code that gives the GIL up while it waits
+        import sqlite3
+
         connection = sqlite3.connect(":memory:")
         connection.create_function("snooze", 1, lambda seconds: time.sleep(seconds))
         connection.execute("SELECT snooze(?)", (float(query["s"]),)).fetchall()

@@ -29,7 +29,7 @@ PAGE = b"""<!DOCTYPE html>
 
 
 def wire(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """`/hello`, `/large?N` (at once; 10 MiB), `/stream?N` (N bytes in pieces), `/count` and `/sha256` of a body, `/page`."""
+    """`/hello`, `/page`; `/large?N`, at once (10 MiB), `/stream?N`, in pieces; `/count` and `/sha256` of a body."""
     path = environ["PATH_INFO"]
     if path == "/sha256":
         return _sha256(environ, start_response)

@@ -1,7 +1,7 @@
 """Clients that keep a connection and ask nothing: what each of them costs.
 
-`python -m tests.wire.idle [--connections 10000]` says it: resident memory of the worker for each connection, and the CPU
-time of a request with and without them, measured in turns.
+`python -m tests.wire.idle [--connections 10000]` says it: resident memory of the worker for each connection, and the
+CPU time of a request with and without them, measured in turns.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""nginx and HAProxy in front of a server, each with connections that it keeps; started on a port of the kernel's choice.
+"""nginx and HAProxy in front of a server, each with connections that it keeps, on a port of the kernel's choice.
 
-Both give every request that they forward a number of their own, in the place of any that the client has sent: so it can be
-told whether what the application served is what the proxy forwarded.
+Both give every request that they forward a number of their own, in the place of any that the client has sent: so it can
+be told whether what the application served is what the proxy forwarded.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ NUMBERED = "access {request_id} {status} {method} {target}"
 
 NGINX = """
 daemon off;
-worker_processes 2;
+worker_processes 1;
 {user}
 pid {folder}/nginx.pid;
 error_log {folder}/error.log info;
 events {{ worker_connections 2048; }}
 http {{
-    log_format told escape=json '{{"id":"$request_id","status":"$status","upstream":"$upstream_addr","request":"$request"}}';
+    log_format told escape=json '{{"id":"$request_id","status":"$status",'
+        '"upstream":"$upstream_addr","request":"$request"}}';
     access_log {folder}/access.log told;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -42,10 +43,12 @@ http {{
     client_body_timeout {patience};
     lingering_timeout {patience};
     keepalive_timeout {patience};
+    keepalive_requests 1000000;
     merge_slashes off;
     upstream server_ {{
         server {upstream};
         keepalive 32;
+        keepalive_requests 1000000;
     }}
     server {{
         listen 127.0.0.1:{port};
@@ -188,9 +191,8 @@ class Haproxy(Proxy):
     def _start(
         self, listener: socket.socket, output: int, upstream: str, options: str, patience: str
     ) -> subprocess.Popen[bytes]:
-        text = HAPROXY.format(
-            patience=patience, upstream=upstream.replace("unix:", "unix@"), descriptor=listener.fileno(), options=options
-        )
+        server = upstream.replace("unix:", "unix@")
+        text = HAPROXY.format(patience=patience, upstream=server, descriptor=listener.fileno(), options=options)
         (self.path / "haproxy.cfg").write_text(text)
         return subprocess.Popen(
             [tool("haproxy"), "-db", "-f", str(self.path / "haproxy.cfg")],

@@ -1,7 +1,7 @@
 """500 half heads, 500 half bodies, 500 silent clients and 100 that do not read 10 MiB, all on one worker.
 
-`python -m tests.wire.siege` says what they cost it: how long a new client waits meanwhile, the worker's memory, and when
-each of them was gone.
+`python -m tests.wire.siege` says what they cost it: how long a new client waits meanwhile, the worker's memory, and
+when each of them was gone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Too many of them, errors that the kernel answers with, a disk that is full, and clients that are gone at any moment."""
+"""Too many clients, errors that the kernel answers with, a disk that is full, and who is gone at any moment."""
 
 from __future__ import annotations
 
@@ -84,9 +84,7 @@ def injected(pid: int, errors: str, tmp_path: Path) -> Iterator[Callable[[], int
     """Every second call of accept() fails; counts how many did."""
     report = tmp_path / "strace"
     command = ["strace", "-p", str(pid), "-o", str(report), "-e", "trace=accept4", "-e"]
-    strace = subprocess.Popen(
-        [*command, f"inject=accept4:error={errors}:when=1+2"], stderr=subprocess.PIPE, text=True
-    )
+    strace = subprocess.Popen([*command, f"inject=accept4:error={errors}:when=1+2"], stderr=subprocess.PIPE, text=True)
     assert strace.stderr is not None
     try:
         line = strace.stderr.readline()
