@@ -34,7 +34,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 tests: $(VENV)/.dev
-	$(BIN)/python -X dev -m pytest
+	$(BIN)/python -X dev -m pytest -n 3 --dist worksteal
 
 clean:
 	rm -rf $(VENV)

@@ -103,14 +103,14 @@ COMMON = '192.0.2.7 - - [09/Sep/2001:03:46:40 +0200] "GET /notices/17?page=2 HTT
         ("{duration} {duration_ms}", {}, "0.012500 12.500"),
         ("{host} {request_id}", {}, "shop.example.org abc-1"),
         ("{request_id}", {"environ": {"HTTP_X_REQUEST_ID": 17}}, "17"),
-        ("{slot}/{generation}/{pid}", {}, f"3/2/{os.getpid()}"),
+        ("{slot}/{generation}/{pid}", {}, "3/2/PID"),
         ("100 % {{x}} {status}%s", {}, "100 % {x} 200%s"),
         ("{target}", {"target": "/%s %d {method}"}, "/%s %d {method}"),
         ("{time}", {}, "09/Sep/2001:03:46:40 +0200"),
     ],
 )
 def test_a_line_in_each_format(answered: Callable[..., str], form: str, changes: dict[str, Any], line: str) -> None:
-    assert answered(form, **changes) == line + "\n"
+    assert answered(form, **changes) == line.replace("PID", str(os.getpid())) + "\n"
 
 
 def test_json_is_one_object_per_line_with_the_documented_keys(answered: Callable[..., str]) -> None:

@@ -37,6 +37,8 @@ LINGER_SECONDS = 2.0
 # Bytes a second below which a transfer is not progress but a siege; asked for once body_timeout, or send_timeout, has
 # passed.
 RATE = 500
+# Bytes of a file that wait in the kernel's memory instead of in the file.
+KERNEL = 512 * 1024
 # How often that is looked at within send_timeout.
 LOOKS = 4
 
@@ -339,6 +341,8 @@ class Connection:
         outbox = self._outbox
         if outbox is None:
             outbox = self._outbox = Outbox(self.worker.config.spool_dir, self.worker.service.spool_room)
+        if count > KERNEL and self.peer[0]:
+            _hold_little(self.sock)
         outbox.add_file(descriptor, offset, count)
         self._push(outbox)
 
@@ -525,3 +529,11 @@ def _unsent(fd: int) -> int:
         return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0])
     except OSError:
         return 0
+
+
+def _hold_little(sock: socket.socket) -> None:
+    """Let the kernel hold KERNEL bytes beyond what is on its way; it would take 4 MiB for a client that reads nothing."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL)
+    except OSError:
+        pass  # it is gone already

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,13 +30,18 @@ PAGE = b"""<!DOCTYPE html>
 
 
 def wire(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-    """`/hello`, `/page`; `/large?N`, at once (10 MiB), `/stream?N`, in pieces; `/count` and `/sha256` of a body."""
+    """The path says what: `/large?N` (10 MiB) at once, `/stream?N` in pieces, `/file?N`; or of a body its `/count`."""
     path = environ["PATH_INFO"]
     if path == "/sha256":
         return _sha256(environ, start_response)
     if path == "/stream":
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return _pieces(int(environ["QUERY_STRING"]))
+    if path == "/file":
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the server
+        file.truncate(int(environ["QUERY_STRING"]))
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return environ["wsgi.file_wrapper"](file)
     kind = "text/html" if path == "/page" else "text/plain"
     if path == "/large":
         body = b"x" * int(environ["QUERY_STRING"] or LARGE)

@@ -31,8 +31,8 @@ DEADLINES = {"--header-timeout": 5.0, "--body-timeout": 5.0, "--send-timeout": 5
 ATTACKS = {
     "-H": ("slow heads", "/hello", ["-i", "2", "-x", "24"]),
     "-B": ("slow bodies", "/count", ["-i", "2", "-s", "8192", "-x", "10"]),
-    # The path is large enough not to fit into what the system keeps for a client.
-    "-X": ("slow readers", "/large?4000000", ["-k", "1", "-n", "5", "-z", "32", "-w", "512", "-y", "1024"]),
+    # Far larger than what the system keeps for a client; a file, as downloads are.
+    "-X": ("slow readers", "/file?100000000", ["-k", "1", "-n", "5", "-z", "32", "-w", "512", "-y", "1024"]),
 }
 
 
