@@ -42,6 +42,19 @@ def close_databases() -> None:
         logger.exception("closing the database connections failed")
 
 
+def cancel_queries() -> None:
+    """Ask the database servers to give up what this process still has running there, where the driver can."""
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        cancel = getattr(connection.connection, "cancel", None)
+        if cancel is not None:
+            try:
+                cancel()
+            except Exception:
+                logger.debug("cancelling a query on %r failed", connection.alias, exc_info=True)
+
+
 def leave(status: int) -> None:
     """Run what was registered for the end, but not for ever, and end. Never returns.
 

@@ -34,7 +34,7 @@ _TEXT_BYTES = 384
 _H_MAGIC, _H_VERSION, _H_SLOTS, _H_STOPPING, _H_RETIRED, _H_HIGH = range(6)
 _DRAINING, _STOPPING = 1, 2
 # Words of a row. The Arbiter writes PID to BOOT_DEADLINE before the fork and after the reap, the worker the rest.
-PID, GENERATION, BOOT_DEADLINE, STATE, SINCE, REQUESTS, SPOOLED, TEXT_LENGTH = range(8)
+PID, GENERATION, BOOT_DEADLINE, STATE, SINCE, REQUESTS, SPOOLED, TEXT_LENGTH, LIMIT = range(9)
 _TEXT = ROW_BYTES - _TEXT_BYTES
 
 
@@ -54,7 +54,10 @@ _STATES = {int(state): state for state in State}
 
 
 class Reading(NamedTuple):
-    """One row as it was at one moment. `since` is monotonic seconds; `request` is what is or was last served."""
+    """One row as it was at one moment. `since` is monotonic seconds; `request` is what is or was last served.
+
+    `limit` is how many seconds that request may take; 0 means any.
+    """
 
     slot: int
     pid: int
@@ -63,6 +66,7 @@ class Reading(NamedTuple):
     since: float
     requests: int
     spooled: int
+    limit: float
     request: str
 
 
@@ -162,6 +166,7 @@ class Scoreboard:
                 self.words[base + REQUESTS] = 0
                 self.words[base + SPOOLED] = 0
                 self.words[base + TEXT_LENGTH] = 0
+                self.clocks[base + LIMIT] = 0.0
                 self.words[base + STATE] = State.BOOTING
                 self.words[_H_HIGH] = max(self.words[_H_HIGH], slot + 1)  # no slot behind it was ever used
                 return slot
@@ -201,6 +206,7 @@ class Scoreboard:
             self.clocks[base + SINCE],
             words[base + REQUESTS],
             words[base + SPOOLED],
+            self.clocks[base + LIMIT],
             bytes(self.raw[start : start + length]).decode("latin-1"),
         )
 
@@ -265,6 +271,13 @@ class Row:
         words[REQUESTS] += 1
         words[STATE] = _IDLE
         self._clocks[SINCE] = now
+
+    def since(self) -> float:
+        return self._clocks[SINCE]
+
+    def limit(self, seconds: float) -> None:
+        """What the running request may take."""
+        self._clocks[LIMIT] = seconds
 
     def progress(self, now: float) -> None:
         """A streaming response produced a piece: the time limit begins anew."""

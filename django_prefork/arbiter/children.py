@@ -36,6 +36,9 @@ class Child:
         self.kill_at: float | None = None
         self.doom = ""
         self.dump_size = 0
+        #: Of the request (by its `since`) that was told to be late: when it is told again.
+        self.told_late = 0.0
+        self.tell_again = 0.0
         #: When its memory is looked at next.
         self.weigh_at = 0.0
         #: Time that nobody had, for the request or boot that began at `credit_since`.

@@ -7,15 +7,16 @@ import os
 import signal
 import time
 
-from django_prefork.arbiter import policy
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.config import Config
 from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import Reading, Scoreboard, State
-from django_prefork.worker.worker import DUMP_SIGNAL
+from django_prefork.worker.worker import DUMP_SIGNAL, LATE_SIGNAL
 
 logger = logging.getLogger("django_prefork")
 
+# Code that catches the exception and goes on gets it again after this time (seconds).
+AGAIN = 1.0
 # How long a worker's stacks are waited for before it is killed (seconds): C code dumps them in milliseconds.
 DUMP_SECONDS = 1.0
 # The longest the Arbiter sleeps (seconds): what it must not miss for longer is a request that becomes overdue.
@@ -29,11 +30,13 @@ class Watch:
         self._config = config
         self._board = board
         self._children = children
+        # A request is seen at least once before it is late, and from then on awaited to the point.
+        self._nap = min(NAP, max(0.05, config.timeout / 2)) if config.timeout else NAP
 
     def murder(self) -> float:
         """Kill what is over its time; return when to look again (monotonic)."""
         now = time.monotonic()
-        return min([now + NAP, *(self.look_at(child, now) for child in self._children)])
+        return min([now + self._nap, *(self.look_at(child, now) for child in self._children)])
 
     def credit(self, lost: float) -> None:
         """This process stood still, and so, most likely, did all: nobody is late by that."""
@@ -70,17 +73,33 @@ class Watch:
                 what = f" serving {quoted(reading.request)}" if reading.state is State.BUSY else ""
                 self._doom(child, f"max_rss_hard, {size / 1048576:.0f} MiB of its own{what}")
                 return now
-        if reading.state is State.BUSY and self._config.timeout:
-            if policy.overdue(reading.since, self._config.timeout, child.credited(reading.since), now):
-                # Read again: between state and clock the request may have ended, and the next one is not to blame.
-                if self._board.read(child.slot) == reading:
-                    self._doom(child, self._accusation(reading, now, self._config.timeout))
-                return now + 0.01
-            return reading.since + child.credited(reading.since) + self._config.timeout
+        if reading.state is State.BUSY and reading.limit:
+            return self._look_at_request(child, reading, now)
         if child.leave_deadline is not None and now >= child.leave_deadline:
             self._doom(child, "has not left")
             return now
         return now + NAP
+
+    def _look_at_request(self, child: Child, reading: Reading, now: float) -> float:
+        """First an exception in the view, again and again; after timeout_grace the end."""
+        soft = reading.since + child.credited(reading.since) + reading.limit
+        hard = soft + self._config.timeout_grace
+        if now < soft:
+            return soft
+        # Read again: between state and clock the request may have ended, and the next one is not to blame.
+        if self._board.read(child.slot) != reading:
+            return now + 0.01
+        if now >= hard:
+            self._doom(child, self._accusation(reading, now, reading.limit))
+            return now
+        if child.told_late != reading.since:
+            child.told_late = reading.since
+            child.tell_again = now
+            logger.warning("%s %s: RequestTimeout", child.name, self._accusation(reading, now, reading.limit))
+        if now >= child.tell_again:
+            child.tell_again = now + AGAIN
+            child.kill(LATE_SIGNAL)
+        return min(hard, child.tell_again)
 
     @staticmethod
     def _accusation(reading: Reading, now: float, limit: float) -> str:

@@ -101,6 +101,7 @@ class Response:
         "_request",
         "_sink",
         "_status",
+        "in_application",
         "keep_alive",
         "sent",
         "status",
@@ -111,6 +112,8 @@ class Response:
         self._sink = sink
         self.keep_alive = keep_alive
         self.status = 0
+        #: Whether the application's own code runs: only then may it be interrupted.
+        self.in_application = False
         self.sent = 0
         self._status: str | None = None
         self._fields: list[tuple[str, str]] = []
@@ -139,7 +142,9 @@ class Response:
         """Call `application` and send what it answers."""
         result: Any = None
         try:
+            self.in_application = True
             result = application(environ, self.start)
+            self.in_application = False
             # Django's response object is neither list nor generator: asked this way, its body is there as a whole.
             if getattr(result, "streaming", None) is False:
                 self._send_whole(result.content)
@@ -162,6 +167,7 @@ class Response:
             self._failed(environ)
             raise
         finally:
+            self.in_application = False
             close = getattr(result, "close", None)
             if close is not None:
                 try:
@@ -215,6 +221,7 @@ class Response:
 
     def _send_iterable(self, result: Iterable[bytes]) -> None:
         """Piece by piece, each sent as it is produced; the head waits for the first (PEP 3333)."""
+        self.in_application = True
         for piece in result:
             if not piece:
                 continue  # RFC 9112 section 7.1: an empty chunk would be the last one

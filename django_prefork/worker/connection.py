@@ -532,8 +532,9 @@ def _unsent(fd: int) -> int:
 
 
 def _hold_little(sock: socket.socket) -> None:
-    """Let the kernel hold KERNEL bytes beyond what is on its way; it would take 4 MiB for a client that reads nothing."""
+    """Let the kernel hold KERNEL bytes beyond what is on its way; for who reads nothing it would take 4 MiB."""
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL)
     except OSError:
         pass  # it is gone already

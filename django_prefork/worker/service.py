@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from django_prefork import process
 from django_prefork.config import Config
+from django_prefork.deadline import Clock
 from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import RequestHead
 from django_prefork.http.response import Response, Sink
@@ -40,6 +41,7 @@ class Service:
         generation: int,
         access_log: AccessLog | None,
         expire: Callable[[str], None],
+        clock: Clock,
     ) -> None:
         self._application = application
         self._config = config
@@ -55,6 +57,7 @@ class Service:
         self.keep_alive = config.keep_alive > 0
         #: Whether this worker takes more: what health_path tells.
         self.ready = True
+        self._clock = clock
         #: Looks after the other connections meanwhile; None where nobody could take them.
         self.guard: Guard | None = None
         #: Set in a child that the application forked: it must not come back to serve.
@@ -79,6 +82,7 @@ class Service:
         guard = self.guard
         if guard is not None:
             guard.begin(began)
+        self._clock.began = began
         keep_alive = request.keep_alive and self.keep_alive and not self._board.draining
         response = Response(request, client, keep_alive)
         try:
@@ -92,6 +96,11 @@ class Service:
             os._exit(1)
         if guard is not None:
             guard.end()
+        if self._clock.end():
+            # It may have been in the middle of a query: what the driver thinks of its connection is not to be trusted.
+            process.cancel_queries()
+            process.close_databases()
+            self._expire("a request took longer than its timeout")
         self._requests += 1
         if self._requests == self._expires_after:
             self._expire(f"max_requests {self._requests}")

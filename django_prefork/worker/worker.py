@@ -14,8 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from django.core.signals import got_request_exception
+
 from django_prefork import process, signals
 from django_prefork.config import Config
+from django_prefork.deadline import Clock
 from django_prefork.http.environ import TrustedProxies
 from django_prefork.http.parser import Limits, RequestParser
 from django_prefork.log import AccessLog
@@ -32,6 +35,9 @@ logger = logging.getLogger("django_prefork")
 
 # The signal on which all stacks are dumped, by C code that needs no GIL.
 DUMP_SIGNAL = signal.SIGUSR2
+
+# By which the Arbiter says that the running request is late.
+LATE_SIGNAL = signal.SIGVTALRM
 
 # By which the Arbiter tells a worker to leave. A TERM may also come from whoever signals all processes of the server at
 # once, and before the Supervisor has said what it is about: that is waited for, this long (seconds).
@@ -105,6 +111,7 @@ class Worker:
         )
         self.parser = RequestParser(self.limits)
         self.trusted = TrustedProxies(config.forwarded_allow_ips)
+        self.clock = Clock(self.row, config.timeout, lambda: self.say("look"))
         self.service = Service(
             application,
             config,
@@ -113,6 +120,7 @@ class Worker:
             generation=generation,
             access_log=access_log,
             expire=self.expire,
+            clock=self.clock,
         )
         #: To and from the siblings; None where the system has no such thing.
         self._queues = Queues(queues) if queues else None
@@ -240,6 +248,9 @@ class Worker:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in _NOTED:
             signal.signal(number, _note)
+        signal.signal(LATE_SIGNAL, self.clock.late)
+        self.clock.use()
+        got_request_exception.connect(self.clock.report)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.register_at_fork(after_in_child=self._forked_by_application)

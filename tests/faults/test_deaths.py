@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.faults.tools import control_group, died, injected, need, send, serve, zombies
+from tests.faults.tools import control_group, died, injected, need, send, serve, status, zombies
 from tests.harness import Clients, read_answer
 
 
@@ -157,7 +155,7 @@ def test_a_worker_without_descriptors_pauses_and_recovers() -> None:
         server.get("/open?n=10&still=1")
         crowd = [server.connect() for _ in range(10)]
         for sock in crowd:
-            send(sock, "/", "Connection: close")
+            send(sock, "/")
         server.wait_for(r"cannot accept: Too many open files; raise the descriptor limit")
         # It closes who is idle, and so gets through the crowd one by one. A connection whose request was still on its
         # way counts as idle.
@@ -165,15 +163,6 @@ def test_a_worker_without_descriptors_pauses_and_recovers() -> None:
         assert server.get("/close")[0] == 200
         assert server.workers() == [worker]
         assert server.count("cannot accept") <= 3
-
-
-def status(sock: socket.socket) -> int:
-    """Of the answer; 0 if the connection was closed instead."""
-    with sock:
-        try:
-            return read_answer(sock)[0]
-        except (ConnectionResetError, http.client.BadStatusLine):
-            return 0
 
 
 @pytest.mark.xfail(strict=True, reason="naming the request loads a codec, which takes a descriptor")

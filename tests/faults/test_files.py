@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.tools import died, need, need_root, send, serve
-from tests.harness import PATIENCE, Clients, eventually, read_answer
+from tests.faults.tools import need, need_root, send, serve, status
+from tests.harness import PATIENCE, ROOT, Clients, eventually
 
 
 def test_places_that_cannot_be_had_are_one_sentence_each(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def ask(path: Path) -> int:
         sock.settimeout(PATIENCE)
         sock.connect(str(path))
         send(sock, "/", "Connection: close")
-        return read_answer(sock)[0]
+        return status(sock)
 
 
 def test_what_has_taken_the_place_of_our_files_is_left_alone(tmp_path: Path) -> None:
@@ -225,6 +225,8 @@ def test_a_full_disk_and_a_lost_folder_cost_log_lines_and_no_request(tmp_path: P
 def test_no_folder_for_temporary_files_is_needed_to_serve_and_to_watch() -> None:
     """Neither /dev/shm nor /tmp can be written to: workers are watched, killed and replaced all the same."""
     need_root()
+    if any(ROOT.is_relative_to(folder) for folder in ("/dev/shm", "/tmp", "/var/tmp")):
+        pytest.skip("needs a checkout that is in no temporary folder")
     script = (
         "for folder in /dev/shm /tmp /var/tmp /usr/tmp; do"
         ' [ -d "$folder" ] && { mount -t tmpfs -o ro none "$folder" || exit 1; }; done; exec "$@"'
@@ -235,7 +237,7 @@ def test_no_folder_for_temporary_files_is_needed_to_serve_and_to_watch() -> None
     with serve(*arguments, prefix=prefix, folder=folder, errors="killed|serving").ready() as server:
         asked = server.connect()
         send(asked, "/sleep?s=60")
-        assert died(asked)
+        assert status(asked) in (0, 500, 503, 504)  # closed, or told so
         server.wait_for(r"in trouble$")
         server.full_strength(2)
         server.kill(signal.SIGHUP)

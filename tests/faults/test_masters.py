@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.tools import Clock, died, family, injected, send, serve, zombies
+from tests.faults.tools import Clock, died, family, injected, send, serve, status, zombies
 from tests.harness import PATIENCE, Clients, Server, eventually, free_port, read_answer
 
 
@@ -106,7 +106,7 @@ def test_a_wall_clock_that_jumps_ends_nothing_and_keeps_no_time_limit(tmp_path: 
         asked = server.connect()
         began = time.monotonic()
         send(asked, "/sleep?s=60")
-        assert died(asked)
+        assert status(asked) in (0, 500, 503, 504)  # closed, or told so
         assert 1.5 < time.monotonic() - began < 5.0
         server.full_strength(2)
         # And so at the stop.
@@ -182,6 +182,19 @@ def test_every_order_at_once_ends_with_the_last_one() -> None:
         assert zombies(server) == [] and "Traceback" not in server.log
 
 
+@pytest.mark.xfail(strict=True, reason="it retires its workers before it is ready, and so never is")
+def test_winch_while_a_generation_boots_holds_up_neither_it_nor_the_next_hup() -> None:
+    with serve("--workers", "2").ready() as server:
+        server.kill(signal.SIGHUP)
+        server.wait_for(r"gen=2 pid=\d+ started")
+        server.kill(signal.SIGWINCH)
+        server.wait_for(r"arbiter gen=2 pid=\d+ ready", patience=4)
+        eventually(lambda: len(server.processes()) == 2, "the last order counts: all workers have retired")
+        server.kill(signal.SIGHUP)
+        server.ready(3)
+        assert server.get()[0] == 200
+
+
 def generation(server: Server) -> int:
     """The newest that has been started."""
     found = [int(match[1]) for line in list(server.lines) if (match := re.search(r"gen=(\d+) pid=\d+ started$", line))]
@@ -190,9 +203,11 @@ def generation(server: Server) -> int:
 
 def is_quiet(server: Server) -> bool:
     """The newest generation is ready, and of the others nothing is left."""
-    return server.count(rf"arbiter gen={generation(server)} pid=\d+ ready") == 1 and (
-        len({process.ppid() for process in family(server)[1:]}) <= 2
-    )
+    try:
+        parents = {process.ppid() for process in family(server)[1:]}
+    except psutil.NoSuchProcess:
+        return False
+    return server.count(rf"arbiter gen={generation(server)} pid=\d+ ready") == 1 and len(parents) <= 2
 
 
 def said_by(server: Server, number: int, words: str) -> int:
@@ -295,8 +310,9 @@ def test_three_upgrades_leak_no_descriptor_and_the_folder_may_be_gone(tmp_path: 
             server.wait_for(f"arbiter gen={generation - 1} leaves: retired")
             eventually(lambda: len(family(server)) == 3, "one generation is left")
             if generation == 2:
+                eventually(lambda: server.count("gen=1 .* gone"), "its worker is gone")
                 before = supervisor.num_fds()
-        assert supervisor.num_fds() == before
+        eventually(lambda: supervisor.num_fds() == before, "no descriptor is left over", 5)
         folder.rmdir()
         server.kill(signal.SIGUSR2)
         server.ready(5)

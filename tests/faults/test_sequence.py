@@ -7,9 +7,9 @@ import pytest
 from tests.faults import sequence
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_happens_in_whatever_order_nobody_gets_anothers_answer(seed: int) -> None:
-    sequence.play(seed, 12)
+    sequence.play(seed, 14)
 
 
 def test_every_move_is_told_on_the_page() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -191,3 +192,17 @@ def died(sock: socket.socket) -> bool:
         return sock.recv(65536) == b""
     except ConnectionResetError:
         return True
+
+
+def status(sock: socket.socket) -> int:
+    """Of the answer, and the end of the connection; 0 if there was none."""
+    answer = http.client.HTTPResponse(sock)
+    try:
+        answer.begin()
+        answer.read()
+        return answer.status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        answer.close()
+        sock.close()

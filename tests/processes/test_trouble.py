@@ -19,7 +19,8 @@ from tests.harness import PATIENCE, ROOT, Server, eventually, free_port
 
 @pytest.mark.parametrize("path", ["/spin", "/regex", "/sleep?s=600"])
 def test_a_hanging_request_is_named_with_its_stack_and_its_worker_killed(path: str) -> None:
-    with Server("--workers", "2", "--timeout", "1", application="work", errors="serving|killed").ready() as server:
+    arguments = ("--workers", "2", "--timeout", "1", "--timeout-grace", "0")
+    with Server(*arguments, application="work", errors="serving|killed").ready() as server:
         asked = server.connect()
         asked.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         # Others are served all the time.
@@ -35,7 +36,8 @@ def test_a_hanging_request_is_named_with_its_stack_and_its_worker_killed(path: s
 
 
 def test_a_stopped_worker_is_continued_for_its_dump() -> None:
-    server = Server("--workers", "1", "--timeout", "1", application="work", errors="serving|killed")
+    arguments = ("--workers", "1", "--timeout", "1", "--timeout-grace", "0")
+    server = Server(*arguments, application="work", errors="serving|killed")
     with server.ready(), server.connect() as sock:
         sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: x\r\n\r\n")
         server.wait_for("sleeping")

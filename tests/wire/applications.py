@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import cache
+from typing import IO, Any
 
 LARGE = 10 * 1024 * 1024
 
@@ -38,10 +40,8 @@ def wire(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return _pieces(int(environ["QUERY_STRING"]))
     if path == "/file":
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the server
-        file.truncate(int(environ["QUERY_STRING"]))
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
-        return environ["wsgi.file_wrapper"](file)
+        return environ["wsgi.file_wrapper"](open(os.dup(_file(int(environ["QUERY_STRING"])).fileno()), "rb"))
     kind = "text/html" if path == "/page" else "text/plain"
     if path == "/large":
         body = b"x" * int(environ["QUERY_STRING"] or LARGE)
@@ -51,6 +51,14 @@ def wire(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         body = PAGE if path == "/page" else b"hello\n"
     start_response("200 OK", [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
+
+
+@cache
+def _file(size: int) -> IO[bytes]:
+    """A file of that many zeros, which nobody reads but by its offset."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the process lives
+    file.truncate(size)
+    return file
 
 
 def _pieces(size: int) -> Iterator[bytes]:

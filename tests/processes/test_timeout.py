@@ -1,0 +1,108 @@
+"""A late request: first an exception in the view, then the end."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+
+import pytest
+
+from tests.harness import PATIENCE, Clients, Server, eventually
+
+DJANGO = {"TEST_APPLICATION": ""}
+LATE = "Internal Server Error|SIGKILL|killed|serving|the application failed"
+
+
+def serve(*arguments: str, workers: int = 1, errors: str = LATE) -> Server:
+    server = Server("--workers", str(workers), *arguments, environment=DJANGO, errors=errors).ready()
+    server.full_strength(workers)
+    return server
+
+
+def test_a_late_view_gets_an_exception_that_django_answers_and_logs() -> None:
+    with serve("--timeout", "0.5") as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        began = time.monotonic()
+        connection.request("GET", "/slow/?s=60")
+        answer = connection.getresponse()
+        answer.read()
+        took = time.monotonic() - began
+        assert answer.status == 500 and 0.5 <= took < 1.0, took
+        # The log names the request, and the line of the view.
+        server.wait_for(r'serving "GET /slow/\?s=60 HTTP/1.1" for 0.\d s, timeout is 0.5 s: RequestTimeout')
+        server.wait_for(r'File ".*tests/site/urls.py", line \d+, in slow')
+        server.wait_for("RequestTimeout: the request took longer than its timeout of 0.5 s")
+        # The connection is still open, and the worker is replaced, the successor first.
+        connection.request("GET", "/")
+        assert connection.getresponse().read().startswith(b"hello")
+        connection.close()
+        server.wait_for("asks for a successor: a request took longer than its timeout")
+        server.wait_for("retires: expired")
+
+
+def test_nobody_else_notices_a_late_view() -> None:
+    with serve("--timeout", "0.5", workers=2) as server, Clients(server, 2, "/", keep_alive=True) as kept:
+        for _ in range(3):
+            assert server.get("/slow/?s=60")[0] == 500
+        kept.some_more()
+    assert kept.failures == [] and kept.connections == 2
+    assert {status for status, _ in kept.answers} == {200}
+
+
+def test_code_that_catches_the_exception_gets_it_again() -> None:
+    with serve("--timeout", "0.3") as server:
+        assert server.get("/stubborn/?give_up=2")[0] == 500
+        assert server.count("caught 2") == 1 and server.count("SIGKILL") == 0
+
+
+def test_code_that_never_gives_up_is_named_and_killed() -> None:
+    with serve("--timeout", "0.3", "--timeout-grace", "1.5") as server:
+        with pytest.raises((OSError, http.client.HTTPException)):
+            server.get("/stubborn/")
+        assert server.count("caught 2") == 1
+        server.wait_for(r'killed: serving "GET /stubborn/ HTTP/1.1" for [12]\.\d s, timeout is 0.3 s')
+        server.wait_for(r'File ".*tests/site/urls.py", line \d+ in stubborn')
+        assert server.get()[0] == 200
+
+
+def test_a_view_may_have_a_limit_of_its_own() -> None:
+    with serve("--timeout", "1") as server:
+        began = time.monotonic()
+        assert server.get("/short/?s=60")[0] == 500
+        assert time.monotonic() - began < 1.0
+        server.wait_for("longer than its timeout of 0.3 s")
+        assert server.get("/endless/?s=2")[0] == 200
+        assert server.get("/patient/?more=60&s=2")[0] == 200
+        # It was for those requests alone.
+        assert server.get("/slow/?s=60")[0] == 500
+
+
+def test_each_piece_of_a_stream_has_the_whole_time() -> None:
+    with serve("--timeout", "1") as server:
+        assert server.get("/stream/?s=0.5&last=0.5") == (200, b"".join(b"piece %d\n" % n for n in range(4)))
+        with pytest.raises(http.client.IncompleteRead):
+            server.get("/stream/?s=0.1&last=60")
+        # Before the first piece there is still an answer to give.
+        assert server.get("/stream/?s=60")[0] == 500
+
+
+def test_only_the_late_request_is_told() -> None:
+    """Requests that take just about as long as they may, so that many a signal comes when they have ended."""
+    with serve("--timeout", "0.05", "--timeout-grace", "5", workers=2) as server:
+        answers: list[int] = []
+
+        def ask(first: int) -> None:
+            for number in range(60):
+                seconds = 0.045 + ((first + number) % 10) / 1000
+                answers.append(server.get(f"/slow/?s={seconds}")[0])
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # Each is answered, by the view or by Django's error page, and nothing else happens.
+        assert len(answers) == 180 and set(answers) <= {200, 500}
+        eventually(lambda: server.get()[0] == 200, "it serves on")
+        assert server.count("a mistake of the server") == 0 and server.count("SIGKILL") == 0
