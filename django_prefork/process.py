@@ -6,7 +6,9 @@ import atexit
 import faulthandler
 import logging
 import os
+import select
 import sys
+from typing import TextIO
 
 logger = logging.getLogger("django_prefork")
 
@@ -29,7 +31,44 @@ def open_standard_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            os.set_inheritable(fd, True)
+    if sys.stdin is None:
+        sys.stdin = open(0)  # noqa: SIM115 - open as long as the process
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", buffering=1)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", buffering=1)  # noqa: SIM115
+
+
+class Quietly:
+    """A stream for people that nobody may be reading: what cannot be written, now or ever, is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            poll = select.poll()
+            poll.register(self._stream.fileno(), select.POLLOUT)
+            if poll.poll(100):
+                self._stream.write(text)
+                self._stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
 
 def close_databases() -> None:

@@ -225,7 +225,7 @@ class Scoreboard:
         return count
 
     def spooled(self) -> int:
-        """Bytes of request bodies on disk, over all workers."""
+        """Bytes of bodies and of waiting answers on disk, over all workers."""
         return sum(self.words[self._base(0) + SPOOLED :: ROW_BYTES // _WORD])
 
     def row(self, slot: int) -> Row:
@@ -284,5 +284,5 @@ class Row:
         self._clocks[SINCE] = now
 
     def spool(self, count: int) -> None:
-        """`count` more bytes of request bodies are on disk (fewer, if negative)."""
+        """`count` more bytes of bodies or answers are on disk (fewer, if negative)."""
         self._words[SPOOLED] = max(0, self._words[SPOOLED] + count)

@@ -82,6 +82,8 @@ class Arbiter:
         self._winched = False
         #: How many workers gave way to those of a newer generation that boots.
         self._yielded = 0
+        #: When it last came back from waiting, or looked at the clock since.
+        self._woke = time.monotonic()
         self._failures = 0
         self._next_start = 0.0
         self._last_traceback = ""
@@ -114,8 +116,18 @@ class Arbiter:
             signal.signal(number, _note)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
+    def _credit(self, lost: float) -> None:
+        if lost:
+            self.watch.credit(lost)
+            if self.deadline is not None:
+                self.deadline += lost
+
     def _plan(self) -> float:
         """End what is over its time; return when to look again (monotonic)."""
+        # It may have been stopped at any line, and whoever is judged now stood still as well.
+        now = time.monotonic()
+        self._credit(policy.lost_time(self._woke, now))
+        self._woke = now
         again = self.watch.murder()
         if self.deadline is not None:
             if time.monotonic() >= self.deadline:
@@ -134,12 +146,13 @@ class Arbiter:
             poll.register(self.control, select.POLLIN)
         for child in self.children:
             poll.register(child.pipe, select.POLLIN)
-        poll.poll(max(0.0, planned - time.monotonic()) * 1000 + 1)
-        lost = policy.lost_time(planned, time.monotonic())
-        if lost:
-            self.watch.credit(lost)
-            if self.deadline is not None:
-                self.deadline += lost
+        self._credit(policy.lost_time(self._woke, time.monotonic()))
+        began = time.monotonic()
+        poll.poll(max(0.0, planned - began) * 1000 + 1)
+        self._woke = time.monotonic()
+        if policy.lost_time(planned, self._woke):
+            # Since when it stood still nobody knows; at most since it went to sleep, and that is given.
+            self._credit(self._woke - began)
         self._handle_signals()
         self._obey()
         if self.life >= 0 and _ended(self.life):
@@ -197,6 +210,9 @@ class Arbiter:
         else:
             logger.error("the supervisor is gone: stopping")
             self.stop("the supervisor is gone")
+            # All workers may be busy, and the port is wanted by whoever starts the server again.
+            for listener in self.listeners:
+                listener.shut_down()
 
     def stop(self, why: str) -> None:
         """Gracefully: what runs has graceful_timeout."""
@@ -250,6 +266,8 @@ class Arbiter:
     def order_restore(self) -> None:
         """That generation has failed: all of ours are needed again."""
         self._yielded = 0
+        #: When it last came back from waiting, or looked at the clock since.
+        self._woke = time.monotonic()
 
     def order_more(self) -> None:
         self._winched = False
@@ -301,7 +319,8 @@ class Arbiter:
             self._tell("ready")
             logger.info("arbiter gen=%d pid=%d ready: %d workers", self.generation, os.getpid(), self.target)
             signals.emit(signals.server_ready, workers=self.target)
-        target = 0 if self._winched else max(0, self.target - self._yielded)
+        # Not before it is ready: what waits for that would wait for ever.
+        target = 0 if self._winched and self.ready else max(0, self.target - self._yielded)
         expiring = self.children.at(Stage.EXPIRING)
         if expiring and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) > target:
             # Its successor is ready. One at a time: the others serve on until theirs is.

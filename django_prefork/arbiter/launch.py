@@ -18,7 +18,7 @@ import stat
 import sys
 from typing import Any
 
-from django_prefork import inheritance
+from django_prefork import inheritance, process
 from django_prefork.arbiter.listeners import Listener, adopt, join_all, listen_all
 from django_prefork.config import Config
 from django_prefork.scoreboard import Scoreboard
@@ -62,7 +62,7 @@ class Place:
     def booted(self) -> None:
         """The code is loaded: from here on stderr is the server's, and no more the report of a boot."""
         if self._stderr >= 0:
-            sys.stderr.flush()
+            process.Quietly(sys.stderr).flush()
             os.dup2(self._stderr, 2)
             os.close(self._stderr)
             self._stderr = -1
@@ -89,7 +89,7 @@ def launch(config: Config) -> Place:
     life_read, life_write = os.pipe()
     ours, theirs = socket.socketpair()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        process.Quietly(stream).flush()
     # Blocked until each side has its own handlers: as PID 1, a signal without one would be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     pid = os.fork()

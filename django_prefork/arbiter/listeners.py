@@ -70,6 +70,25 @@ class Listener:
             if (status.st_dev, status.st_ino) == self.inode and stat.S_ISSOCK(status.st_mode):
                 os.chown(self.path, uid, gid, follow_symlinks=False)
 
+    def shut_down(self) -> None:
+        """Take no more, in all processes at once."""
+        if self.own:
+            try:
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # another process was first
+
+    @property
+    def lost(self) -> bool:
+        """A unix socket whose file is gone, or another's: nobody finds it any more."""
+        if not self.own or not self.path or not self.path.startswith("/"):
+            return False
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return True
+        return (status.st_dev, status.st_ino) != self.inode
+
     def close(self) -> None:
         self.socket.close()
 
@@ -87,7 +106,9 @@ class Listener:
 
 def adopt(words: dict[str, Any]) -> Listener:
     """A listener that another process image left."""
-    return Listener(socket.socket(fileno=words["fd"]), words["bind"], own=words["own"])
+    listener = Listener(socket.socket(fileno=words["fd"]), words["bind"], own=words["own"])
+    listener.inode = (words["inode"][0], words["inode"][1])  # as it was when it was made
+    return listener
 
 
 def listen_all(binds: tuple[Bind, ...], backlog: int) -> list[Listener]:
@@ -111,7 +132,7 @@ def join_all(binds: tuple[Bind, ...], backlog: int, inherited: list[Listener]) -
     there = list(inherited)
     found: list[Listener | None] = []
     for bind in binds:
-        match = next((listener for listener in there if listener.bind == str(bind)), None)
+        match = next((listener for listener in there if listener.bind == str(bind) and not listener.lost), None)
         if match is not None:
             there.remove(match)
         found.append(match)

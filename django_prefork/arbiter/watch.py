@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import signal
@@ -21,6 +22,10 @@ AGAIN = 1.0
 DUMP_SECONDS = 1.0
 # The longest the Arbiter sleeps (seconds): what it must not miss for longer is a request that becomes overdue.
 NAP = 1.0
+
+
+# Loaded now: without a free descriptor, naming a request could not import it.
+codecs.lookup("unicode_escape")
 
 
 class Watch:

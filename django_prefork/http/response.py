@@ -8,6 +8,7 @@ happens.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import stat
@@ -38,6 +39,10 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 # Beyond this, copying a body behind its head costs more than gathering both (bytes).
 _COPIED = 64 * 1024
+
+
+# Loaded now: without a free descriptor, naming a request could not import it.
+codecs.lookup("unicode_escape")
 
 
 class Sink(Protocol):

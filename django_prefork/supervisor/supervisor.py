@@ -203,7 +203,8 @@ class Supervisor:
         say("INFO", f"SIGUSR2: {executable} takes over")
         # A generation that boots would not find us again: it is ended, and the reload behind this starts it anew.
         if self._newest().stage is Stage.BOOTING:
-            self._fail(self._newest(), "an upgrade came first")
+            say("INFO", f"{self._newest().name} is started anew after the upgrade")
+            self._end(self._newest())
             while self._newest().stage is Stage.FAILED and self._newest().pid is not None:
                 self._newest().signal(signal.SIGKILL)
                 os.waitpid(self._newest().pid or 0, 0)
@@ -344,12 +345,17 @@ class Supervisor:
 
     def _fail(self, generation: Generation, why: str) -> None:
         """The new code does not boot: end it, give the old generation its strength back, say why, and nothing else."""
-        generation.stage = Stage.FAILED
         generation.listen()
         said = generation.said.decode("utf-8", "replace").rstrip()
         generation.said = b""
         text = f"reload failed, gen={generation.number} {why}: the old code serves on"
         say("ERROR", f"{text}\n{said}" if said else text)
+        self._end(generation)
+        self.notifier.failed()
+
+    def _end(self, generation: Generation) -> None:
+        """It boots, and is not wanted any more."""
+        generation.stage = Stage.FAILED
         if generation.place is not None:
             for fd, item in zip(generation.given, (i for i in generation.place["listeners"] if i["new"]), strict=False):
                 os.close(fd)
@@ -361,7 +367,6 @@ class Supervisor:
         generation.retire()
         for older in self._older(generation):
             older.say("restore")
-        self.notifier.failed()
 
     def _reap(self) -> None:
         # Whoever ended: an Arbiter, a worker of an Arbiter that was lost, or, as PID 1, anybody's orphan.

@@ -464,7 +464,8 @@ class Connection:
             return
         self._rest = b""
         self._watch(READ)
-        self._wait_for(_LINGERING, LINGER_SECONDS)
+        # A server that stops does not wait for who has been told.
+        self._wait_for(_LINGERING, min(LINGER_SECONDS, self.worker.idle_seconds or LINGER_SECONDS))
 
     def leave(self, soon: float) -> None:
         """The worker goes: a client of whom nothing, or half a head, is here has `soon` seconds; a body is awaited."""

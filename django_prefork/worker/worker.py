@@ -396,7 +396,9 @@ class Worker:
         """Part of `doors.Taker`: the clients that have been idle for longest go."""
         idle = sorted((c for c in self.connections if c.idle), key=lambda connection: connection.deadline)
         for connection in idle[:count]:
-            connection.close()
+            # Unless its request has just come.
+            if not connection.receive():
+                connection.close()
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)

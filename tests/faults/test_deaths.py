@@ -165,7 +165,6 @@ def test_a_worker_without_descriptors_pauses_and_recovers() -> None:
         assert server.count("cannot accept") <= 3
 
 
-@pytest.mark.xfail(strict=True, reason="naming the request loads a codec, which takes a descriptor")
 def test_an_application_without_descriptors_is_logged_and_costs_no_worker() -> None:
     with serve("--workers", "1", errors="cannot accept|the application failed").ready() as server:
         (worker,) = server.full_strength(1)

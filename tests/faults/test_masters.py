@@ -51,7 +51,6 @@ def test_a_server_started_again_at_once_takes_over_all_of_its_places(tmp_path: P
         assert not path.exists() and not pid_file.exists()
 
 
-@pytest.mark.xfail(strict=True, reason="nobody shuts the listening socket down while all workers are busy")
 def test_the_port_is_free_at_once_although_all_workers_are_busy() -> None:
     with serve("--workers", "1", errors="the supervisor is gone").ready() as server:
         asked = server.connect()
@@ -89,7 +88,7 @@ def test_a_wall_clock_that_jumps_ends_nothing_and_keeps_no_time_limit(tmp_path: 
             return parsedate_to_datetime(read_answer(sock)[1]["date"])
 
     arguments = ("--workers", "2", "--timeout", "2", "--max-worker-lifetime", "3600", "--graceful-timeout", "1")
-    with serve(*arguments, environment=clock.environment, errors=r"timeout is 2 s|sleep\?s=60|killed") as server:
+    with serve(*arguments, environment=clock.environment, errors=r"timeout is 2 s|sleep|killed|failed") as server:
         server.ready()
         workers = server.full_strength(2)
         with Clients(server, 1, keep_alive=True) as kept:
@@ -182,7 +181,6 @@ def test_every_order_at_once_ends_with_the_last_one() -> None:
         assert zombies(server) == [] and "Traceback" not in server.log
 
 
-@pytest.mark.xfail(strict=True, reason="it retires its workers before it is ready, and so never is")
 def test_winch_while_a_generation_boots_holds_up_neither_it_nor_the_next_hup() -> None:
     with serve("--workers", "2").ready() as server:
         server.kill(signal.SIGHUP)
@@ -287,7 +285,6 @@ def test_idle_connections_do_not_hold_up_the_stop() -> None:
             assert died(sock)
 
 
-@pytest.mark.xfail(strict=True, reason="it is answered with 408, and then lingered for, 2 s")
 def test_a_half_read_head_does_not_hold_up_the_stop() -> None:
     with serve("--workers", "2").ready() as server:
         for _ in range(4):

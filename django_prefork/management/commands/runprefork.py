@@ -9,10 +9,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO, cast
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, SystemCheckError
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper, SystemCheckError
 from django.core.servers.basehttp import get_internal_wsgi_application
 from django.db import connections
 
@@ -82,6 +82,10 @@ class Command(BaseCommand):
         """The exit status. From here on this is the server's process: nothing returns or raises into the caller."""
         process.set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
         inheritance.forget_systemd()
+        # Whoever read our output may be gone, or read no more: that must not keep a generation from serving.
+        self.stdout = OutputWrapper(cast(TextIO, process.Quietly(sys.stdout)))
+        self.stderr = OutputWrapper(cast(TextIO, process.Quietly(sys.stderr)))
+        self.stderr.style_func = self.style.ERROR
         try:
             privileges.drop(self.config.user, self.config.group, place.made)
             return self._arbiter(place, options).run()
