@@ -60,7 +60,7 @@ def run(reloads: int) -> str:
                 server.kill(signal.SIGHUP)
                 server.ready(generation)
                 kept.some_more()
-        server.wait_for(f"gen={reloads} .* leaves: retired")
+        server.wait_for(f"arbiter gen={reloads} leaves: retired")
         # They went from hand to hand twenty times, most of them without a request.
         assert at_once(server, nginx, reloads + 1) == [200] * KEPT
         for clients in (kept, fresh):
