@@ -47,7 +47,7 @@ def test_what_waits_for_a_client_that_does_not_read_is_bounded(path: bytes) -> N
         worker = worker_of(server)
         ask(server)
         before = private_bytes(worker.pid) or 0
-        socks = [connect(server, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path, 65536) for _ in range(5)]
+        socks = [connect(server, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path, 1 << 18) for _ in range(5)]
         ask(server)
         each = ((private_bytes(worker.pid) or 0) - before) / len(socks)
         for sock in socks:
@@ -58,7 +58,7 @@ def test_what_waits_for_a_client_that_does_not_read_is_bounded(path: bytes) -> N
 def test_who_reads_slowly_and_steadily_gets_all_of_it() -> None:
     """The kernel, which holds MiB for a client, asks for more only when a third of that is gone."""
     with serve("--send-timeout", "500ms") as server:
-        with connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 65536) as sock:
+        with connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", 1 << 18) as sock:
             size, pause = 0, threading.Event()
             while more := sock.recv(30_000):
                 size += len(more)
@@ -71,9 +71,9 @@ def test_who_reads_slowly_and_steadily_gets_all_of_it() -> None:
 def test_a_full_spool_limit_costs_the_slow_client_and_nobody_else() -> None:
     errors = "spool_limit of .* reached|cannot keep a response for a slow client: spool_limit reached"
     with serve("--spool-limit", "8m", errors=errors) as server:
-        first = connect(server, siege.LARGE, 65536)
+        first = connect(server, siege.LARGE, 1 << 18)
         ask(server)
-        with connect(server, siege.LARGE, 65536) as second:
+        with connect(server, siege.LARGE, 1 << 18) as second:
             assert len(to_the_end(second)) < LARGE
         server.wait_for("cannot keep a response for a slow client")
         # What the first one held it has given back when it is gone.

@@ -154,7 +154,7 @@ def test_a_full_disk_is_507_and_the_worker_lives(small_disk: Path) -> None:
 def test_a_full_disk_costs_a_slow_reader_its_answer_and_nobody_else(small_disk: Path) -> None:
     with serve("--spool-dir", str(small_disk), errors="cannot keep a response for a slow client") as server:
         before = worker_of(server).num_fds()
-        with connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 65536) as sock:
+        with connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 1 << 18) as sock:
             assert 0 < len(to_the_end(sock)) < LARGE
         server.wait_for("cannot keep a response for a slow client: No space left on device")
         settled(server, before)
@@ -198,7 +198,7 @@ def test_a_reset_in_the_middle_of_a_large_answer() -> None:
         before = worker_of(server).num_fds()
         for path in (b"/large", b"/stream?3000000"):
             for end in (0, 1, 100, 1000, 100_000, 1_000_000):
-                sock = connect(server, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path, 65536)
+                sock = connect(server, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path, 1 << 18)
                 take(sock, end)
                 reset(sock)
         settled(server, before)
@@ -221,7 +221,7 @@ def test_a_half_close_at_every_byte_of_a_request(raw: bytes) -> None:
 
 
 def test_a_half_close_before_a_large_answer_is_taken() -> None:
-    with serve() as server, connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 65536) as sock:
+    with serve() as server, connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 1 << 18) as sock:
         sock.shutdown(socket.SHUT_WR)
         assert len(to_the_end(sock)) > LARGE
 
