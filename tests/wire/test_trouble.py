@@ -155,8 +155,9 @@ def test_a_full_disk_costs_a_slow_reader_its_answer_and_nobody_else(small_disk: 
     with serve("--spool-dir", str(small_disk), errors="cannot keep a response for a slow client") as server:
         before = worker_of(server).num_fds()
         with connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 1 << 18) as sock:
+            # Not read before: a quick reader is served without any disk.
+            server.wait_for("cannot keep a response for a slow client: No space left on device")
             assert 0 < len(to_the_end(sock)) < LARGE
-        server.wait_for("cannot keep a response for a slow client: No space left on device")
         settled(server, before)
 
 
