@@ -46,6 +46,7 @@ soak: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.fuzz --seconds 60
+	FUZZ_TIMES=10 $(BIN)/python -m pytest -n 3 --timeout 600 tests/http/test_properties.py tests/http/test_response_properties.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.compare

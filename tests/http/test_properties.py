@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from tests.http import oracles
 from tests.http.cases import CASES
+from tests.http.effort import TIMES
 from tests.http.judge import Case
 from tests.http.reader import whole
 from tests.http.strategies import Built, garbled, streams
 
 quick = settings(
-    max_examples=250,
-    derandomize=True,
+    max_examples=250 * TIMES,
+    derandomize=TIMES == 1,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -75,7 +76,7 @@ def test_h11_reads_the_same_requests(built: list[Built]) -> None:
     assert [body for _, _, body in theirs.requests] == [each.body for each in built][: len(theirs.requests)]
 
 
-@settings(quick, max_examples=600)
+@settings(quick, max_examples=600 * TIMES)
 @given(garbled())
 def test_never_one_request_more_than_h11_reads_and_never_another_body(raw: bytes) -> None:
     oracles.never_more_than_h11(raw)
