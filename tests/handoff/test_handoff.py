@@ -51,16 +51,19 @@ def test_connections_spread_over_the_workers_that_come() -> None:
                 for one in part:
                     served[one.read()["pid"]] += 1
 
-        for seconds in (2.0, 1.0):  # the first to spread, the second to count
+        def shares() -> list[float]:
+            """Of the requests of one second, what each worker served."""
             served.clear()
-            until = time.monotonic() + seconds
+            until = time.monotonic() + 1.0
             threads = [threading.Thread(target=ask, args=(kept[at::4], until)) for at in range(4)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        shares = sorted(count / served.total() for count in served.values())
-        assert len(shares) == 4 and shares[0] > 0.10 and shares[-1] < 0.45, shares
+            return sorted(count / served.total() for count in served.values())
+
+        # On a machine with nothing else to do the first second is enough; one that is busy has fewer idle workers.
+        eventually(lambda: len(now := shares()) == 4 and now[0] > 0.10 and now[-1] < 0.45, "all four have their share")
 
 
 def test_requests_that_wait_are_served_in_about_the_order_they_came() -> None:
