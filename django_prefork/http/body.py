@@ -5,17 +5,13 @@ from __future__ import annotations
 import errno
 import re
 import tempfile
-from collections.abc import Callable
 from io import BufferedReader, BytesIO, RawIOBase
 from typing import IO, cast
 
 from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import LIMIT_HEAD, Limits, RequestHead, is_field
+from django_prefork.http.storage import MEMORY, ROOM_STEP, Storage
 
-# Larger bodies go to disk: most forms and API calls are below, and it bounds what a slow upload makes a worker hold.
-MEMORY = 512 * 1024
-# Room on disk is asked for in steps of this many bytes: to answer means to look at all workers.
-ROOM_STEP = 64 * 1024
 # Chunk extensions are nobody's but an attacker's: a line may be this long, and all of them this much over the body.
 LIMIT_CHUNK_LINE = 1024
 LIMIT_CHUNK_EXTENSIONS = 4096
@@ -23,22 +19,18 @@ LIMIT_CHUNK_EXTENSIONS = 4096
 # RFC 9112 section 7.1: chunk-size = 1*HEXDIG. 16 digits hold every length there is.
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e\x80-\xff]*)?")
 
-#: Asked before bytes go to disk (argument: how many; negative when they are given back); False means: no room.
-Room = Callable[[int], bool]
-
 
 class Spool:
-    """Collects bytes: memory up to `MEMORY`, then a temporary file without a name in `folder` (None: the system's).
+    """Collects bytes: in memory, up to `MEMORY` and while there is enough for all, then in a file without a name.
 
     Raises `HttpError` 507 when the server's `spool_limit` is reached or the disk is full.
     """
 
-    __slots__ = ("_disk", "_folder", "_memory", "_reader", "_reserved", "_room", "size")
+    __slots__ = ("_disk", "_memory", "_reader", "_reserved", "_storage", "size")
 
-    def __init__(self, folder: str | None, room: Room) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.size = 0
-        self._folder = folder
-        self._room = room
+        self._storage = storage
         self._memory: BytesIO | None = BytesIO()
         self._disk: RawIOBase | None = None
         self._reader: BufferedReader | None = None
@@ -47,11 +39,13 @@ class Spool:
     def write(self, data: bytes | memoryview) -> None:
         self.size += len(data)
         if self._memory is not None:
-            if self.size <= MEMORY:
+            if self.size <= MEMORY and len(data) <= self._storage.left:
+                self._storage.left -= len(data)
                 self._memory.write(data)
                 return
             collected = self._memory.getvalue()
             self._memory = None
+            self._storage.left += len(collected)
             self._reserve()
             self._to_disk(collected)
         else:
@@ -62,7 +56,7 @@ class Spool:
         missing = self.size - self._reserved
         if missing > 0:
             missing = max(missing, ROOM_STEP)
-            if not self._room(missing):
+            if not self._storage.room(missing):
                 raise HttpError(507, "spool_limit reached")
             self._reserved += missing
 
@@ -70,7 +64,7 @@ class Spool:
         try:
             if self._disk is None:
                 # Unbuffered, so that a full disk is heard of here and not at close().
-                file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115 - closed by close()
+                file = tempfile.TemporaryFile(buffering=0, dir=self._storage.folder)  # noqa: SIM115 - closed by close()
                 self._disk = cast(RawIOBase, file)
             view = memoryview(data)
             while view:
@@ -90,13 +84,15 @@ class Spool:
 
     def close(self) -> None:
         """Give back memory and disk; may be called twice."""
-        self._memory = None
+        if self._memory is not None:
+            self._memory = None
+            self._storage.left += self.size
         if self._reader is not None:
             self._reader.close()
         elif self._disk is not None:
             self._disk.close()
         if self._reserved:
-            self._room(-self._reserved)
+            self._storage.room(-self._reserved)
             self._reserved = 0
 
 

@@ -20,6 +20,7 @@ from django_prefork.http.errors import HttpError
 from django_prefork.http.head import error_response
 from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser
 from django_prefork.http.response import ClientGone
+from django_prefork.http.storage import Storage
 from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
 from django_prefork.worker.outbox import Outbox
@@ -66,6 +67,7 @@ class Host(Protocol):
     limits: Limits
     trusted: TrustedProxies
     service: Service
+    storage: Storage
     later: deque[Connection]
     idle_seconds: float
 
@@ -252,8 +254,7 @@ class Connection:
         worker = self.worker
         request = self._head = worker.parser.parse(head, self.template.copy())
         if request.length or request.chunked:
-            spool = Spool(worker.config.spool_dir, worker.service.spool_room)
-            self._body = body_of(request, worker.limits, spool)
+            self._body = body_of(request, worker.limits, Spool(worker.storage))
             self._body_bytes = 0
             self._body_began = worker.loop.now
             self.state = _BODY
@@ -321,7 +322,7 @@ class Connection:
                 raise ClientGone(error.errno, str(error)) from None
             if count == len(data) + len(more):
                 return
-            outbox = self._outbox = Outbox(self.worker.config.spool_dir, self.worker.service.spool_room)
+            outbox = self._outbox = Outbox(self.worker.storage)
             if count < len(data):
                 self._keep(outbox, memoryview(data)[count:])
                 count = len(data)
@@ -340,7 +341,7 @@ class Connection:
         """Part of `Sink`."""
         outbox = self._outbox
         if outbox is None:
-            outbox = self._outbox = Outbox(self.worker.config.spool_dir, self.worker.service.spool_room)
+            outbox = self._outbox = Outbox(self.worker.storage)
         if count > KERNEL and self.peer[0]:
             _hold_little(self.sock)
         outbox.add_file(descriptor, offset, count)

@@ -9,10 +9,8 @@ import sys
 import tempfile
 from collections import deque
 
-from django_prefork.http.body import ROOM_STEP, Room
+from django_prefork.http.storage import MEMORY, ROOM_STEP, Storage
 
-# Beyond this, what waits for one client waits on disk.
-MEMORY = 512 * 1024
 # Of each temporary file, in bytes.
 _FILE = 8 * 1024 * 1024
 # How much one turn of the loop reads of a file where the kernel cannot send it itself.
@@ -37,14 +35,13 @@ class _Part:
 class Outbox:
     """`held` counts the bytes kept in memory or in temporary files, not those of the application's files.
 
-    `room` is asked before bytes go to disk, and told when they are given back.
+    `storage` is asked for room before bytes go to disk, and told when they are given back.
     """
 
-    __slots__ = ("_folder", "_memory", "_on_disk", "_parts", "_reserved", "_room", "held")
+    __slots__ = ("_memory", "_on_disk", "_parts", "_reserved", "_storage", "held")
 
-    def __init__(self, folder: str | None, room: Room = lambda count: True) -> None:
-        self._folder = folder
-        self._room = room
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         self._on_disk = 0  # sizes of the temporary files: what was sent is given back with its file
         self._reserved = 0
         self._parts: deque[bytearray | _Part] = deque()
@@ -57,8 +54,9 @@ class Outbox:
     def add(self, data: bytes | memoryview) -> None:
         """Keep `data`. Raises OSError when the disk is full, or the server's `spool_limit` reached."""
         view = memoryview(data)
-        if self._memory + len(view) <= MEMORY:
+        if self._memory + len(view) <= MEMORY and len(view) <= self._storage.left:
             self._memory += len(view)
+            self._storage.left -= len(view)
             self.held += len(view)
             # Copied: a view of the last piece of a large body would keep all of it, and one object for each of a
             # stream's small pieces costs ten times what they hold.
@@ -78,14 +76,14 @@ class Outbox:
         missing = self._on_disk + len(view) - self._reserved
         if missing > 0:
             missing = max(missing, ROOM_STEP)
-            if not self._room(missing):
+            if not self._storage.room(missing):
                 raise OSError(errno.EDQUOT, "spool_limit reached")
             self._reserved += missing
         while view:
             part = self._parts[-1] if self._parts else None
             # A file is given back when all of it is sent: small ones, or a long stream would keep what is long gone.
             if not isinstance(part, _Part) or not part.ours or part.offset + part.count >= _FILE:
-                with tempfile.TemporaryFile(dir=self._folder) as file:
+                with tempfile.TemporaryFile(dir=self._storage.folder) as file:
                     part = _Part(os.dup(file.fileno()), 0, 0, ours=True)
                 self._parts.append(part)
             end = part.offset + part.count
@@ -111,6 +109,7 @@ class Outbox:
             total += count
             if isinstance(part, bytearray):
                 self._memory -= count
+                self._storage.left += count
                 self.held -= count
                 del part[:count]
                 if not part:
@@ -125,15 +124,17 @@ class Outbox:
             part = self._parts.popleft()
             if isinstance(part, _Part):
                 self._give_back(part)
+        self._storage.left += self._memory
+        self._memory = 0
         if self._reserved:  # by what the disk then had no room for
-            self._room(-self._reserved)
+            self._storage.room(-self._reserved)
             self._reserved = 0
 
     def _give_back(self, part: _Part) -> None:
         part.close()
         if part.ours:
             self._on_disk -= part.offset + part.count
-            self._room(self._on_disk - self._reserved)
+            self._storage.room(self._on_disk - self._reserved)
             self._reserved = self._on_disk
 
 

@@ -145,7 +145,7 @@ class Service:
         )
 
     def spool_room(self, count: int) -> bool:
-        """`http.body.Room`: the bound is the server's, the account each worker's own."""
+        """`http.storage.Room`: the bound is the server's, the account each worker's own."""
         if count > 0 and self._board.spooled() + count > self._config.spool_limit:
             logger.error("spool_limit of %d bytes reached: nothing more is kept on disk", self._config.spool_limit)
             return False

@@ -21,6 +21,7 @@ from django_prefork.config import Config
 from django_prefork.deadline import Clock
 from django_prefork.http.environ import TrustedProxies
 from django_prefork.http.parser import Limits, RequestParser
+from django_prefork.http.storage import Storage
 from django_prefork.log import AccessLog
 from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import Scoreboard, State
@@ -122,6 +123,7 @@ class Worker:
             expire=self.expire,
             clock=self.clock,
         )
+        self.storage = Storage(config.spool_dir, self.service.spool_room)
         #: To and from the siblings; None where the system has no such thing.
         self._queues = Queues(queues) if queues else None
         extra = {"prefork.slot": slot, "prefork.generation": generation}

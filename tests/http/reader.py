@@ -10,6 +10,7 @@ from typing import Any
 from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
 from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser
+from django_prefork.http.storage import Storage
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Read:
 
 
 def spool(room: Any = lambda count: True, folder: str | None = None) -> Spool:
-    return Spool(folder, room)
+    return Spool(Storage(folder, room))
 
 
 class Reader:

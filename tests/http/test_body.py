@@ -16,8 +16,6 @@ import pytest
 from django_prefork.http.body import (
     LIMIT_CHUNK_EXTENSIONS,
     LIMIT_CHUNK_LINE,
-    MEMORY,
-    ROOM_STEP,
     ChunkedBody,
     LengthBody,
     Spool,
@@ -26,11 +24,12 @@ from django_prefork.http.body import (
 from django_prefork.http.environ import NO_BODY, give_body
 from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import LIMIT_HEAD, Limits, RequestParser
+from django_prefork.http.storage import MEMORY, MEMORY_OF_ALL, ROOM_STEP, Storage
 
 
 @pytest.fixture
 def spool() -> Iterator[Spool]:
-    spool = Spool(None, lambda count: True)
+    spool = Spool(Storage(None, lambda count: True))
     yield spool
     spool.close()
 
@@ -142,7 +141,7 @@ def test_the_bounds_of_a_chunked_body(
 
 
 def test_a_chunk_too_large_is_refused_before_its_data() -> None:
-    kept = Spool(None, lambda count: pytest.fail("nothing of it may be kept"))
+    kept = Spool(Storage(None, lambda count: pytest.fail("nothing of it may be kept")))
     with pytest.raises(HttpError):
         ChunkedBody(Limits(body=MEMORY), kept).feed(b"%x\r\n" % (MEMORY + 1) + b"x" * (MEMORY + 1))
     assert kept.size == 0
@@ -185,7 +184,7 @@ def test_one_byte_chunks_are_not_written_one_by_one(tmp_path: Path) -> None:
             super()._to_disk(data)
 
     account = Account()
-    kept = Noting(str(tmp_path), account)
+    kept = Noting(Storage(str(tmp_path), account))
     body = ChunkedBody(Limits(), kept)
     body.feed(b"%x\r\n" % (MEMORY + 1) + b"x" * (MEMORY + 1) + b"\r\n")
     writes.clear()
@@ -208,7 +207,7 @@ def _is_there(fd: str) -> bool:
 )
 def test_a_body_moves_to_disk_beyond_512_kib(tmp_path: Path, size: int, on_disk: bool, piece: int) -> None:
     account = Account()
-    kept = Spool(str(tmp_path), account)
+    kept = Spool(Storage(str(tmp_path), account))
     data = os.urandom(size)
     body = LengthBody(size, kept)
     assert feed(body, data, piece) == b""
@@ -228,15 +227,34 @@ def test_a_body_moves_to_disk_beyond_512_kib(tmp_path: Path, size: int, on_disk:
     assert not any(str(tmp_path) in name for name in open_files())
 
 
-def test_memory_is_512_kib_as_the_table_says() -> None:
+def test_memory_is_512_kib_as_the_table_says_and_64_mib_for_all() -> None:
     assert MEMORY == 512 * 1024
+    assert MEMORY_OF_ALL == 64 * 1024 * 1024
+
+
+def test_all_bodies_of_a_worker_share_its_memory(tmp_path: Path) -> None:
+    account = Account()
+    storage = Storage(str(tmp_path), account)
+    storage.left = 1000
+    first, second, third = Spool(storage), Spool(storage), Spool(storage)
+    first.write(b"a" * 600)
+    second.write(b"b" * 400)
+    assert storage.left == 0 and not account.held
+    second.write(b"b")  # no more for it: all of it goes to disk, and its memory is free again
+    assert storage.left == 400 and account.held
+    third.write(b"c" * 400)
+    assert [spool.rewind().read() for spool in (first, second, third)] == [b"a" * 600, b"b" * 401, b"c" * 400]
+    for spool in (first, second, third):
+        spool.close()
+        spool.close()
+    assert storage.left == 1000 and not account.held
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("limit", [0, MEMORY, MEMORY + 1, 1_000_000])
 def test_no_room_is_507_and_what_was_taken_is_given_back(tmp_path: Path, limit: int, chunked: bool) -> None:
     account = Account(limit)
-    kept = Spool(str(tmp_path), account)
+    kept = Spool(Storage(str(tmp_path), account))
     size = 1_500_000
     body = ChunkedBody(Limits(), kept) if chunked else LengthBody(size, kept)
     data = b"%x\r\n" % size * chunked + b"x" * size
@@ -260,7 +278,7 @@ def _no_descriptor(**_: Any) -> io.FileIO:
 def test_a_disk_that_takes_nothing_is_507(monkeypatch: pytest.MonkeyPatch, make: Callable[..., io.FileIO]) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", make)
     account = Account()
-    kept = Spool(None, account)
+    kept = Spool(Storage(None, account))
     with pytest.raises(HttpError) as refused:
         kept.write(b"x" * (MEMORY + 1))
     assert refused.value.status == 507
@@ -273,7 +291,7 @@ def test_a_disk_that_becomes_full_in_the_middle_is_507(tmp_path: Path) -> None:
     """A file that may not grow is what a full disk looks like from here."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     account = Account()
-    kept = Spool(str(tmp_path), account)
+    kept = Spool(Storage(str(tmp_path), account))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MEMORY + 1000, hard))
     try:
         kept.write(b"x" * MEMORY)
@@ -288,7 +306,7 @@ def test_a_disk_that_becomes_full_in_the_middle_is_507(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_gone_is_507(tmp_path: Path) -> None:
-    kept = Spool(str(tmp_path / "gone"), lambda count: True)
+    kept = Spool(Storage(str(tmp_path / "gone"), lambda count: True))
     with pytest.raises(HttpError) as refused:
         kept.write(b"x" * (MEMORY + 1))
     assert refused.value.status == 507
@@ -300,7 +318,7 @@ def test_a_folder_that_is_gone_is_507(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [30, MEMORY + 30])
 def test_the_input_has_all_that_pep_3333_asks_for(size: int) -> None:
-    kept = Spool(None, lambda count: True)
+    kept = Spool(Storage(None, lambda count: True))
     data = (b"one\ntwo\n" * (size // 8 + 1))[:size]
     kept.write(data)
     file = kept.rewind()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from django_prefork.worker import outbox as outbox_module
+from django_prefork.http.storage import MEMORY, Storage
 from django_prefork.worker.outbox import Outbox
 
 
@@ -37,8 +37,8 @@ def drain(outbox: Outbox, pair: tuple[socket.socket, socket.socket]) -> bytes:
 def test_memory_disk_and_files_go_out_in_their_order(pair: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(os.urandom(700_000))
-    outbox = Outbox(None)
-    parts = [os.urandom(1000), os.urandom(outbox_module.MEMORY), os.urandom(300_000), os.urandom(10)]
+    outbox = Outbox(Storage())
+    parts = [os.urandom(1000), os.urandom(MEMORY), os.urandom(300_000), os.urandom(10)]
     for part in parts:
         outbox.add(part)
     outbox.add_file(os.open(file, os.O_RDONLY), 100, 600_000)
@@ -50,17 +50,33 @@ def test_memory_disk_and_files_go_out_in_their_order(pair: tuple[socket.socket, 
 
 
 def test_what_waits_beyond_half_a_mebibyte_waits_on_disk(pair: tuple[socket.socket, socket.socket]) -> None:
-    outbox = Outbox(None)
+    outbox = Outbox(Storage())
     for _ in range(100):
         outbox.add(b"x" * 100_000)
-    assert outbox._memory <= outbox_module.MEMORY
+    assert outbox._memory <= MEMORY
     outbox.close()
+
+
+def test_all_answers_of_a_worker_share_its_memory(pair: tuple[socket.socket, socket.socket]) -> None:
+    storage = Storage()
+    storage.left = 1000
+    first, second = Outbox(storage), Outbox(storage)
+    first.add(b"a" * 700)
+    second.add(b"b" * 700)
+    assert storage.left == 300 and second._on_disk == 700
+    assert drain(first, pair) == b"a" * 700
+    assert storage.left == 1000
+    first.add(b"a" * 700)
+    first.close()
+    first.close()
+    second.close()
+    assert storage.left == 1000
 
 
 def test_closing_gives_every_descriptor_back(tmp_path: Path) -> None:
     before = len(os.listdir("/dev/fd"))
-    outbox = Outbox(None)
-    outbox.add(b"x" * (outbox_module.MEMORY + 1))
+    outbox = Outbox(Storage())
+    outbox.add(b"x" * (MEMORY + 1))
     with tempfile.TemporaryFile() as file:
         outbox.add_file(os.dup(file.fileno()), 0, 10)
     outbox.close()
@@ -69,7 +85,7 @@ def test_closing_gives_every_descriptor_back(tmp_path: Path) -> None:
 
 
 def test_a_file_that_became_shorter_is_an_error(pair: tuple[socket.socket, socket.socket]) -> None:
-    outbox = Outbox(None)
+    outbox = Outbox(Storage())
     with tempfile.TemporaryFile() as file:
         file.write(b"short")
         file.flush()
