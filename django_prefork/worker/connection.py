@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import select
 import socket
-import struct
-import termios
 import time
 from collections import deque
 from enum import Enum, auto
@@ -23,7 +19,7 @@ from django_prefork.http.response import ClientGone
 from django_prefork.http.storage import Storage
 from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
-from django_prefork.worker.outbox import Outbox
+from django_prefork.worker.sending import LOOKS, RATE, Sending
 from django_prefork.worker.service import Service
 
 logger = logging.getLogger("django_prefork")
@@ -35,13 +31,6 @@ RECEIVE_BODY = 256 * 1024
 # the answer on its way to it (RFC 9112 section 9.6).
 LINGER_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
-# Bytes a second below which a transfer is not progress but a siege; asked for once body_timeout, or send_timeout, has
-# passed.
-RATE = 500
-# Bytes of a file that wait in the kernel's memory instead of in the file.
-KERNEL = 512 * 1024
-# How often that is looked at within send_timeout.
-LOOKS = 4
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -91,14 +80,11 @@ class Connection:
         "_expects_more",
         "_fd",
         "_head",
-        "_in_kernel",
         "_interest",
         "_lingered",
-        "_outbox",
         "_partial",
         "_rest",
-        "_taken",
-        "_then",
+        "_sending",
         "_trusted",
         "bind",
         "deadline",
@@ -131,10 +117,7 @@ class Connection:
         self._body_bytes = 0
         self._body_began = 0.0
         self._rest = b""  # bytes of a next request that came with this one
-        self._outbox: Outbox | None = None
-        self._in_kernel = 0  # bytes that were sent and that the client had not taken, when last asked
-        self._taken = 0.0  # when the client was last seen to take something
-        self._then = False  # whether the connection goes on when the outbox is empty
+        self._sending: Sending | None = None  # what the client did not take at once
         self._lingered = 0
         self._expects_more = False  # whether the client meant the connection to go on
 
@@ -176,9 +159,9 @@ class Connection:
 
     def go_on_sending(self) -> None:
         """For the guard: the loop stands still, and the client takes more of its answer."""
-        if self.state is _SENDING and self._outbox:
+        if self.state is _SENDING and self._sending:
             try:
-                self._outbox.flush(self.sock)
+                self._sending.flush()
             except OSError:
                 pass  # the loop will find out
 
@@ -312,113 +295,74 @@ class Connection:
 
     def send(self, data: bytes, more: bytes = b"") -> None:
         """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
-        outbox = self._outbox
-        if outbox is None:
-            try:
-                count = self.sock.sendmsg((data, more)) if more else self.sock.send(data)
-            except BlockingIOError:
-                count = 0
-            except OSError as error:
-                raise ClientGone(error.errno, str(error)) from None
-            if count == len(data) + len(more):
-                return
-            outbox = self._outbox = Outbox(self.worker.storage)
-            if count < len(data):
-                self._keep(outbox, memoryview(data)[count:])
-                count = len(data)
+        if self._sending is not None:
+            self._sending.send(data)
             if more:
-                self._keep(outbox, memoryview(more)[count - len(data) :])
-        elif more:
-            self.send(data)
-            self.send(more)
-        else:
-            self._keep(outbox, data)
-            self._push(outbox)
-        if outbox.held > self.worker.config.send_buffer:
-            self._wait_for_client(outbox)
+                self._sending.send(more)
+            return
+        try:
+            count = self.sock.sendmsg((data, more)) if more else self.sock.send(data)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            raise ClientGone(error.errno, str(error)) from None
+        if count == len(data) + len(more):
+            return
+        sending = self._begin_sending()
+        if count < len(data):
+            sending.keep(memoryview(data)[count:])
+            count = len(data)
+        if more:
+            sending.keep(memoryview(more)[count - len(data) :])
+        sending.hold_back()
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Part of `Sink`."""
-        outbox = self._outbox
-        if outbox is None:
-            outbox = self._outbox = Outbox(self.worker.storage)
-        if count > KERNEL and self.peer[0]:
-            _hold_little(self.sock)
-        outbox.add_file(descriptor, offset, count)
-        self._push(outbox)
+        sending = self._sending if self._sending is not None else self._begin_sending()
+        sending.send_file(descriptor, offset, count)
 
     def progressed(self) -> None:
         """Part of `Sink`."""
         self.worker.service.progressed()
 
-    def _keep(self, outbox: Outbox, data: bytes | memoryview) -> None:
-        try:
-            outbox.add(data)
-        except OSError as error:
-            logger.error("cannot keep a response for a slow client: %s", error.strerror)
-            raise ClientGone(error.errno, "no room for what the client does not take") from None
-
-    def _push(self, outbox: Outbox) -> int:
-        try:
-            return outbox.flush(self.sock)
-        except OSError as error:
-            raise ClientGone(error.errno, str(error)) from None
-
-    def _wait_for_client(self, outbox: Outbox) -> None:
-        """The worker's own time: only for a response that outgrows `send_buffer`."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        patience = time.monotonic() + self.worker.config.send_timeout
-        while outbox.held > self.worker.config.send_buffer:
-            # In short steps, and saying so at each: it is the client that is slow, and not the application.
-            if poll.poll(250) and self._push(outbox):
-                patience = time.monotonic() + self.worker.config.send_timeout
-            elif time.monotonic() >= patience:
-                raise ClientGone(None, "took nothing for send_timeout")
-            self.progressed()
+    def _begin_sending(self) -> Sending:
+        self._sending = Sending(self.sock, self.worker.config, self.worker.storage, self.progressed)
+        return self._sending
 
     def _answered(self, keep_alive: bool) -> None:
         if self.state is _CLOSED:
             return
-        if self._outbox:
-            self._then = keep_alive
-            self._took(self.worker.loop.now)
+        if self._sending:
+            self._sending.goes_on = keep_alive
+            self._sending.took(self.worker.loop.now)
             self._watch(WRITE)
             self._wait_for(_SENDING, self.worker.config.send_timeout / LOOKS)
             return
         self._sent(keep_alive)
 
     def _flush(self) -> None:
-        outbox = self._outbox
-        assert outbox is not None
+        sending = self._sending
+        assert sending is not None
         try:
-            count = outbox.flush(self.sock)
+            count = sending.flush()
         except OSError:
             self.close()
             return
-        if not outbox:
-            self._sent(self._then)
+        if not sending:
+            self._sent(sending.goes_on)
         elif count:
-            self._took(self.worker.loop.now)
-
-    def _took(self, now: float) -> None:
-        self._taken = now
-        self._in_kernel = _unsent(self._fd)
+            sending.took(self.worker.loop.now)
 
     def _still_takes(self, now: float) -> bool:
-        """The kernel asks for more when a third of what it holds is gone, some MiB perhaps: ask it how much that is."""
-        timeout = self.worker.config.send_timeout
-        before, self._in_kernel = self._in_kernel, _unsent(self._fd)
-        if before - self._in_kernel >= RATE * timeout / LOOKS:
-            self._taken = now
-        left = self._taken + timeout - now
-        self._until(now + min(left, timeout / LOOKS))
+        assert self._sending is not None
+        left = self._sending.look(now)
+        self._until(now + min(left, self.worker.config.send_timeout / LOOKS))
         return left > 0
 
     def _sent(self, keep_alive: bool) -> None:
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
+        if self._sending is not None:
+            self._sending.close()
+            self._sending = None
         if not keep_alive:
             # What it sent behind this request is not served any more; closing on it unread would reset the answer.
             if self._rest or self._expects_more:
@@ -450,8 +394,8 @@ class Connection:
         except ClientGone:
             self.close()
             return
-        if self._outbox:
-            self._then = False
+        if self._sending:
+            self._sending.goes_on = False
             self._watch(WRITE)
             self._wait_for(_SENDING, LINGER_SECONDS)
         else:
@@ -482,9 +426,9 @@ class Connection:
         self.state = _CLOSED
         self.deadline = FOREVER
         self._drop_request()
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
+        if self._sending is not None:
+            self._sending.close()
+            self._sending = None
         self.worker.loop.release(self)
         if self._interest:
             self.worker.loop.forget(self._fd)
@@ -523,20 +467,3 @@ class Connection:
         self.deadline = deadline
         if deadline < self.queued:
             self.worker.loop.expect(self)
-
-
-def _unsent(fd: int) -> int:
-    """Bytes that the kernel holds for the client; 0 where it does not tell (no Linux)."""
-    try:
-        return int(struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))[0])
-    except OSError:
-        return 0
-
-
-def _hold_little(sock: socket.socket) -> None:
-    """Let the kernel hold KERNEL bytes beyond what is on its way; for who reads nothing it would take 4 MiB."""
-    try:
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL)
-    except OSError:
-        pass  # it is gone already
