@@ -18,7 +18,12 @@ ROOMS = (*CHAIN, "supervisor")
 # Modules of the app's face to Django. All other modules beside the rooms are the common ground.
 FACE = ("apps", "checks", "test")
 # What the Supervisor may know beside the standard library; the package itself holds nothing but the version.
-SUPERVISORS = {"django_prefork", "django_prefork.scoreboard", "django_prefork.inheritance"}
+SUPERVISORS = {
+    "django_prefork",
+    "django_prefork.inheritance",
+    "django_prefork.scoreboard",
+    "django_prefork.socket_file",
+}
 # (who, whom): the process that started the server executes the Supervisor in its place, and so must know how.
 ALLOWED = {("django_prefork.arbiter.launch", "django_prefork.supervisor.state")}
 # What would make the protocol impure.
@@ -109,7 +114,7 @@ def test_nothing_points_back_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in modules() if room(name) == "supervisor"])
-def test_the_supervisor_knows_the_standard_library_and_two_modules(name: str) -> None:
+def test_the_supervisor_knows_the_standard_library_and_three_modules(name: str) -> None:
     for other in imports(name):
         known = other in sys.stdlib_module_names or other in SUPERVISORS or room(other) == "supervisor"
         assert known, f"{name} imports {other}"

@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 from django_prefork import inheritance, process
-from django_prefork.arbiter.listeners import Listener, adopt, join_all, listen_all
+from django_prefork.arbiter.listeners import Listener, ListenError, adopt, join_all, listen_all
 from django_prefork.config import Config
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.supervisor import state
@@ -77,13 +77,15 @@ def launch(config: Config) -> Place:
     _raise_descriptor_limit()
     if config.umask is not None:
         os.umask(config.umask)
-    listeners = listen_all(config.bind, config.backlog)
+    pid_file = _lock_pid_file(config.pid_file) if config.pid_file else None
     try:
-        pid_file = _write_pid_file(config.pid_file) if config.pid_file else None
-    except LaunchError:
-        for listener in listeners:
-            listener.remove()
+        listeners = listen_all(config.bind, config.backlog)
+    except ListenError:
+        if pid_file is not None:
+            _give_back(pid_file)
         raise
+    if pid_file is not None:
+        _write_pid(pid_file, listeners)
     board = Scoreboard.create()
     queues = handoff.make()
     life_read, life_write = os.pipe()
@@ -186,32 +188,68 @@ def _become_supervisor(words: dict[str, Any]) -> None:
         os._exit(1)
 
 
-def _write_pid_file(path: str) -> dict[str, Any]:
-    """Lock the file and write our PID. Whoever holds the lock is alive: PIDs alone lie, in containers above all."""
+def _lock_pid_file(path: str) -> dict[str, Any]:
+    """Whoever holds the lock is alive: PIDs alone lie, in containers above all. What the file says stays as it is."""
+    fd = -1
     try:
-        # Not through a symlink, which somebody else may have planted in a shared folder.
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise LaunchError(f"The pid file {path} is a symlink; remove it, or name its target.") from None
-        raise LaunchError(f"Cannot write the pid file {path}: {error.strerror}; choose another place.") from None
+        while True:
+            fd, made = _open_pid_file(path)
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise LaunchError(f"The pid file {path} is not a regular file; choose another place.")
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                named = os.stat(path, follow_symlinks=False)
+                if (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino):
+                    break
+            except FileNotFoundError:
+                pass
+            os.close(fd)  # it was a server's that has just ended and removed it: not the file of that name any more
+            fd = -1
+    except BaseException as error:
+        if fd >= 0:
+            os.close(fd)
+        if isinstance(error, BlockingIOError):
+            why = f"The pid file {path} is locked: this server is running already; stop it first."
+        elif isinstance(error, OSError) and error.errno == errno.ELOOP:
+            why = f"The pid file {path} is a symlink; remove it, or name its target."
+        elif isinstance(error, OSError):
+            why = f"Cannot write the pid file {path}: {error.strerror}; choose another place."
+        else:
+            raise
+        raise LaunchError(why) from None
+    return {"path": os.path.abspath(path), "fd": fd, "inode": [status.st_dev, status.st_ino], "made": made}
+
+
+def _open_pid_file(path: str) -> tuple[int, bool]:
+    """The descriptor, and whether the file was made by that. Raises OSError."""
+    # Not through a symlink, which somebody else may have planted in a shared folder.
+    flags = os.O_RDWR | os.O_NOFOLLOW
+    while True:
+        try:
+            return os.open(path, flags), False
+        except FileNotFoundError:
+            pass
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+        except FileExistsError:
+            pass  # another was first, and its lock decides
+
+
+def _give_back(pid_file: dict[str, Any]) -> None:
+    """The server does not start: the file is as it was."""
+    if pid_file["made"]:
+        os.unlink(pid_file["path"])
+    os.close(pid_file["fd"])
+
+
+def _write_pid(pid_file: dict[str, Any], listeners: list[Listener]) -> None:
     try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise LaunchError(f"The pid file {path} is not a regular file; choose another place.")
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        named = os.stat(path, follow_symlinks=False)
-        if (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino):
-            raise BlockingIOError  # it was another server's, which has just removed it: not the file of that name
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError:
-        os.close(fd)
-        raise LaunchError(f"The pid file {path} is locked: this server is running already; stop it first.") from None
+        os.ftruncate(pid_file["fd"], 0)
+        os.pwrite(pid_file["fd"], f"{os.getpid()}\n".encode(), 0)
     except OSError as error:
-        os.close(fd)
-        raise LaunchError(f"Cannot write the pid file {path}: {error.strerror}; choose another place.") from None
-    except BaseException:
-        os.close(fd)
-        raise
-    return {"path": os.path.abspath(path), "fd": fd, "inode": [status.st_dev, status.st_ino]}
+        for listener in listeners:
+            listener.remove()
+        _give_back(pid_file)
+        why = f"Cannot write the pid file {pid_file['path']}: {error.strerror}; choose another place."
+        raise LaunchError(why) from None

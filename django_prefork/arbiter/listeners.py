@@ -8,6 +8,7 @@ import socket
 import stat
 from typing import Any
 
+from django_prefork import socket_file
 from django_prefork.config import Bind
 
 
@@ -94,14 +95,12 @@ class Listener:
 
     def remove(self) -> None:
         """Close it, and unlink its path if that is still ours."""
-        self.close()
         if self.own and self.path:
             try:
-                status = os.lstat(self.path)
-                if (status.st_dev, status.st_ino) == self.inode:
-                    os.unlink(self.path)
+                socket_file.remove(self.path, self.inode)
             except OSError:
-                pass
+                pass  # whoever listens there next finds it stale
+        self.close()
 
 
 def adopt(words: dict[str, Any]) -> Listener:
@@ -181,23 +180,30 @@ _REMEDIES = {
 
 
 def _unix(bind: Bind, backlog: int) -> Listener:
-    _make_way(bind)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        sock.bind(bind.path)
-        sock.listen(backlog)
+        # A socket that is bound and does not listen yet looks as one that nobody listens on any more.
+        with socket_file.locked_folder(bind.path):
+            _make_way(bind)
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.bind(bind.path)
+                sock.listen(backlog)
+                return Listener(sock, str(bind), own=True)
+            except OSError:
+                sock.close()
+                raise
     except OSError as error:
-        sock.close()
         if "too long" in str(error):
             why = "that path is too long for a socket; choose a shorter one"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             why = "no permission to make a socket there; choose a folder this user may write to"
         elif error.errno == errno.ENOENT:
             why = "that folder does not exist; make it first"
+        elif error.errno == errno.EWOULDBLOCK:
+            why = "somebody holds a lock of that folder; choose one that is this server's own"
         else:
             why = error.strerror or str(error)
         raise ListenError(f"Cannot listen on {bind}: {why}.") from None
-    return Listener(sock, str(bind), own=True)
 
 
 def _make_way(bind: Bind) -> None:

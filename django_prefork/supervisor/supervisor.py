@@ -15,7 +15,7 @@ from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.supervisor import state
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
-from django_prefork.supervisor.system import alive, how, kill, parent, remove_socket, say, unlink
+from django_prefork.supervisor.system import alive, how, kill, parent, remove_pid_file, remove_socket, say
 
 # A new Arbiter after one that was lost comes at once; one that keeps failing, ever more slowly (seconds).
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -339,8 +339,8 @@ class Supervisor:
         for item in self.place["listeners"]:
             if item["fd"] not in kept:
                 say("INFO", f"no longer listening on {item['bind']}")
-                os.close(item["fd"])
                 remove_socket(item)
+                os.close(item["fd"])
         self.place = place
 
     def _fail(self, generation: Generation, why: str) -> None:
@@ -358,8 +358,8 @@ class Supervisor:
         generation.stage = Stage.FAILED
         if generation.place is not None:
             for fd, item in zip(generation.given, (i for i in generation.place["listeners"] if i["new"]), strict=False):
-                os.close(fd)
                 remove_socket(item)
+                os.close(fd)
             generation.given = []
         if not generation.has_booted:
             generation.signal(signal.SIGTERM)
@@ -509,7 +509,7 @@ class Supervisor:
         for item in self.place["listeners"]:
             remove_socket(item)
         if self.pid_file is not None:
-            unlink(self.pid_file["path"], self.pid_file["inode"], socket_only=False)
+            remove_pid_file(self.pid_file)
 
 
 def _note(number: int, frame: object) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-import stat
 import time
 from typing import Any
+
+from django_prefork import socket_file
 
 
 def how(status: int) -> str:
@@ -41,18 +42,24 @@ def alive(pid: int) -> bool:
 
 
 def remove_socket(listener: dict[str, Any]) -> None:
+    """Its file, before the socket is closed."""
     if listener["own"] and listener["path"]:
-        unlink(listener["path"], listener["inode"], socket_only=True)
+        try:
+            socket_file.remove(listener["path"], tuple(listener["inode"]))
+        except OSError as error:
+            say("WARNING", f"cannot remove {listener['path']}: {error.strerror}")
 
 
-def unlink(path: str, inode: list[int], *, socket_only: bool) -> None:
+def remove_pid_file(pid_file: dict[str, Any]) -> None:
+    """While we hold its lock, nobody else makes one in its place; unless somebody has taken it away."""
     try:
-        status = os.lstat(path)
-        if [status.st_dev, status.st_ino] == inode and (not socket_only or stat.S_ISSOCK(status.st_mode)):
-            os.unlink(path)
+        status = os.lstat(pid_file["path"])
+        if [status.st_dev, status.st_ino] == pid_file["inode"]:
+            os.unlink(pid_file["path"])
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        if not isinstance(error, FileNotFoundError):
-            say("WARNING", f"cannot remove {path}: {error.strerror}")
+        say("WARNING", f"cannot remove {pid_file['path']}: {error.strerror}")
 
 
 def say(level: str, text: str) -> None:
