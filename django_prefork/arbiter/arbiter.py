@@ -19,6 +19,7 @@ from django_prefork.arbiter.listeners import Listener
 from django_prefork.arbiter.watch import NAP, Watch, quoted
 from django_prefork.config import Config
 from django_prefork.log import AccessLog
+from django_prefork.memory import OutOfMemory
 from django_prefork.scoreboard import SLOTS, Scoreboard, State, anonymous_file
 from django_prefork.worker import handoff
 from django_prefork.worker.worker import LEAVE_SIGNAL, Worker
@@ -84,7 +85,9 @@ class Arbiter:
         self._yielded = 0
         #: When it last came back from waiting, or looked at the clock since.
         self._woke = time.monotonic()
+        self._out_of_memory = OutOfMemory()
         self._failures = 0
+        self._spared_at = -policy.SPARED_EVERY
         self._next_start = 0.0
         self._last_traceback = ""
 
@@ -366,6 +369,7 @@ class Arbiter:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.close(write)
         self.board.occupy(slot, pid)
+        self._out_of_memory.look()  # what was before its time is not its
         self.children.add(Child(slot, self.generation, pid, read, dump, now))
         return True
 
@@ -381,6 +385,7 @@ class Arbiter:
             for child in self.children:
                 child.close()
             process.set_title(f"{self.config.proc_name or 'django-prefork'}: worker {slot} gen {self.generation}")
+            process.go_first()
             try:
                 worker = Worker(
                     self.application,
@@ -470,7 +475,9 @@ class Arbiter:
             logger.info("%s gone of its own accord", name)
         else:
             served = f" while serving {quoted(reading.request)}" if reading.state is State.BUSY else ""
-            logger.error("%s %s%s", name, _how(status), served)
+            ago = self._out_of_memory.look() if status == -signal.SIGKILL else None
+            why = "" if ago is None else f"; the kernel has killed for lack of memory in the last {ago:.1f} s"
+            logger.error("%s %s%s%s", name, _how(status), served, why)
         signals.emit(
             signals.worker_died,
             slot=child.slot,
@@ -489,6 +496,13 @@ class Arbiter:
         now = time.monotonic()
         if now - child.born >= policy.SETTLED:
             self._failures = 0
+            return
+        if (
+            status == -signal.SIGKILL
+            and child.stage is not Stage.BOOTING
+            and now - self._spared_at >= policy.SPARED_EVERY
+        ):
+            self._spared_at = now
             return
         self._failures += 1
         if not self.ready and self._failures >= policy.GIVE_UP:

@@ -10,6 +10,9 @@ BACKOFF_FIRST = 0.1
 BACKOFF_MOST = 30.0
 # A worker that was killed from outside is not to blame; it is replaced in under a second however often that happens.
 BACKOFF_KILLED = 0.4
+# Seconds from one worker to the next that is killed soon after it was ready, and replaced without any pause: who kills
+# one now and then meets nobody waiting, and a loop of such deaths still costs next to nothing.
+SPARED_EVERY = 1.0
 # A worker that lived this long (seconds) did not fail at its start.
 SETTLED = 5.0
 # Starts that fail in a row before a server that never served gives up.

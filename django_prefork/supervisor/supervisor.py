@@ -16,11 +16,14 @@ from django_prefork.supervisor import state
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
 from django_prefork.supervisor.system import alive, how, kill, parent, remove_pid_file, remove_socket, say
+from django_prefork.supervisor.terminal import Terminal
 
 # A new Arbiter after one that was lost comes at once; one that keeps failing, ever more slowly (seconds).
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # How much longer than an Arbiter itself the Supervisor waits for it, in seconds: the Arbiter names what it kills.
 PATIENCE = 1.0
+# A SIGHUP to the whole process group comes from the Arbiter as well, by its word: within this time (seconds) it is one.
+SAME_SIGNAL = 1.0
 
 # By name: on Linux SIGCLD hides SIGCHLD in any table built from dir(signal).
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -49,6 +52,8 @@ class Supervisor:
         #: Numbers are never used again: the scoreboard says by them who was let go.
         self.last_number: int = words["last_number"]
         self.notifier = Notifier(words["environment"])
+        # Ignored signals stay ignored over an exec; nohup asks for that.
+        self.terminal = Terminal(words.get("terminal", signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN))
         self.status = 0
         self.drain_until: float | None = None
         self.stop_deadline: float | None = None
@@ -57,6 +62,8 @@ class Supervisor:
         self.ever_healthy: bool = words["ever_healthy"]
         #: A reload was asked for, while one runs or before it can: one more is enough, however often it was asked.
         self.reload_wanted: bool = words["reload_wanted"]
+        #: When SIGHUP came to this process itself.
+        self._hung_up_at = -SAME_SIGNAL
         self._probe: int | None = None
         self._probe_deadline = 0.0
 
@@ -100,6 +107,8 @@ class Supervisor:
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
+        if self.terminal.fd >= 0:
+            poll.register(self.terminal.fd, 0)  # its end is told unasked
         for generation in self.generations:
             for fd in generation.descriptors():
                 poll.register(fd, select.POLLIN)
@@ -110,6 +119,7 @@ class Supervisor:
             deadlines.append(self._probe_deadline)
         known = [deadline for deadline in deadlines if deadline is not None]
         poll.poll(max(0.0, min(known) - time.monotonic()) * 1000 + 1 if known else None)
+        self.terminal.look()
         self.notifier.keep_alive()
 
     # -- signals -------------------------------------------------------------------------------------------------------
@@ -125,7 +135,11 @@ class Supervisor:
             if number in _STOP:
                 self.stop(signal.Signals(number).name)
             elif number == signal.SIGHUP:
-                self.reload()
+                self._hung_up_at = time.monotonic()
+                if self.terminal.was_closed:
+                    self.stop("SIGHUP, the terminal was closed")
+                else:
+                    self.reload()
             elif number == signal.SIGUSR2:
                 self.upgrade()
             elif number == signal.SIGWINCH and sys.stdin is not None and sys.stdin.isatty():
@@ -237,6 +251,7 @@ class Supervisor:
             "generations": [generation.words() for generation in self.generations],
             "environment": self.notifier.environment,
             "last_number": self.last_number,
+            "terminal": self.terminal.watched,
             "ever_healthy": self.ever_healthy,
             "reload_wanted": self.reload_wanted,
             "descriptors": descriptors,
@@ -304,7 +319,8 @@ class Supervisor:
         elif word == "failed" and generation.stage is Stage.BOOTING:
             self._fail(generation, rest)
         elif word == "reload":
-            self.reload()
+            if time.monotonic() - self._hung_up_at >= SAME_SIGNAL:
+                self.reload()
         elif word == "upgrade":
             self.upgrade()
         elif word == "stop" and self.stop_deadline is not None:
@@ -411,6 +427,10 @@ class Supervisor:
             generation.retire()
             self.status = status if status > 0 else 1
             self.stop_deadline = time.monotonic() + PATIENCE
+        elif generation.stage is Stage.BOOTING and self.reload_wanted and status == -signal.SIGHUP:
+            # It went to the whole process group, and we have heard it, too.
+            say("INFO", f"{name} {ended} and is started anew")
+            self._end(generation)
         elif generation.stage is Stage.BOOTING:
             self._fail(generation, ended)
             if not any(older.pid is not None and older.stage is Stage.SERVING for older in self.generations):

@@ -110,10 +110,24 @@ def test_out_of_memory_the_worker_dies_and_not_its_arbiter() -> None:
         asked = server.connect()
         send(asked, "/?mib=400")
         assert died(asked)
-        server.wait_for(r'was ended by SIGKILL while serving "GET /\?mib=400 HTTP/1.1"')
+        server.wait_for(
+            r'was ended by SIGKILL while serving "GET /\?mib=400 HTTP/1.1"; '
+            r"the kernel has killed for lack of memory in the last \d+\.\d s"
+        )
         server.full_strength(2)
         assert server.get("/?mib=0")[0] == 200
         assert psutil.pid_exists(server.arbiter())
+
+
+def test_a_worker_is_killed_sooner_than_its_arbiter_and_blamed_on_memory_only_with_evidence() -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    with serve("--workers", "1", errors="was ended by SIGKILL").ready() as server:
+        (worker,) = server.full_strength(1)
+        assert score(server.pid) == score(server.arbiter()) < score(worker)
+        server.kill(signal.SIGKILL, worker)
+        assert "memory" not in server.wait_for(f"pid={worker} was ended by SIGKILL.*")[0]
 
 
 HUNGRY = "tests.site.applications.hungry"

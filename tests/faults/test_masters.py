@@ -19,6 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from django_prefork.supervisor import terminal
+from django_prefork.supervisor.terminal import Terminal
 from tests.faults.tools import Clock, died, family, injected, send, serve, status, zombies
 from tests.harness import PATIENCE, Clients, Server, eventually, free_port, read_answer
 
@@ -257,7 +259,7 @@ def test_system_calls_that_are_cut_short_lose_no_byte() -> None:
         assert server.workers() == [worker]
 
 
-def test_a_terminal_that_is_closed_reloads_and_serves_on() -> None:
+def test_a_hup_to_the_whole_group_reloads_once() -> None:
     with serve("--workers", "2").ready() as server:
         server.full_strength(2)
         with Clients(server, 1) as fresh, Clients(server, 1, keep_alive=True) as kept:
@@ -268,8 +270,71 @@ def test_a_terminal_that_is_closed_reloads_and_serves_on() -> None:
             fresh.some_more()
             kept.some_more()
         assert fresh.failures == [] and kept.failures == [] and kept.connections == 1
-        assert server.count(r"gen=\d pid=\d+ started") <= 2
+        assert server.count(r"gen=\d pid=\d+ started") == 1
         assert "Traceback" not in server.log
+
+
+def test_a_hup_to_the_whole_group_meets_a_generation_that_boots() -> None:
+    """Which has no handlers yet, and is ended by it: no failure, as another reload is wanted now."""
+    with serve("--workers", "1").ready() as server:
+        server.kill(signal.SIGHUP)
+        server.wait_for(r"gen=2 pid=\d+ started")
+        os.killpg(server.pid, signal.SIGHUP)
+        server.ready(3)
+        assert server.count(r"gen=2 pid=\d+ was ended by SIGHUP and is started anew") <= 1
+        server.wait_for("arbiter gen=1 leaves: retired")
+        assert server.get()[0] == 200
+
+
+AT_A_TERMINAL = (
+    "import fcntl, os, signal, sys, termios;"
+    "fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0); os.close(int(sys.argv[1]));"
+    "signal.signal(signal.SIGHUP, getattr(signal, sys.argv[2])); os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
+@pytest.mark.parametrize(("hup", "stops"), [("SIG_DFL", True), ("SIG_IGN", False)], ids=["", "nohup"])
+def test_a_terminal_that_is_closed_stops_what_was_started_at_it(hup: str, stops: bool) -> None:
+    """The server leads the session of a terminal, whose end the kernel tells it."""
+    ours, theirs = os.openpty()
+    prefix = (sys.executable, "-c", AT_A_TERMINAL, str(theirs), hup)
+    try:
+        with serve("--workers", "1", prefix=prefix, pass_fds=(theirs,)).ready() as server:
+            os.close(theirs)
+            server.kill(signal.SIGHUP)  # while it is there, that is a reload as anywhere
+            server.ready(2)
+            server.wait_for("arbiter gen=1 leaves: retired")
+            server.kill(signal.SIGUSR2)
+            server.ready(3)
+            server.wait_for("arbiter gen=2 leaves: retired")
+            os.close(ours)
+            if stops:
+                assert server.wait() == 0
+                server.wait_for("SIGHUP, the terminal was closed: stopping")
+            else:
+                server.ready(4)
+                server.wait_for("arbiter gen=3 leaves: retired")
+                assert server.get()[0] == 200
+    finally:
+        for fd in (ours, theirs):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def test_a_hup_long_after_the_terminal_was_closed_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.openpty()
+    at, none, unwatched = (Terminal(watched, os.ttyname(theirs)) for watched in (True, True, False))
+    os.close(none.fd)
+    none.fd = -1
+    try:
+        assert not at.was_closed
+        os.close(ours)
+        assert at.was_closed and at.fd == -1
+        assert not none.was_closed and not unwatched.was_closed
+        monkeypatch.setattr(terminal, "JUST_NOW", 0.0)
+        assert not at.was_closed
+    finally:
+        os.close(theirs)
 
 
 def test_idle_connections_do_not_hold_up_the_stop() -> None:
