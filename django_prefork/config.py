@@ -177,6 +177,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_rss_hard", "Processes", values.SIZE, 0, 0, TIB, zero="off",
         help="Bytes of memory of its own from which on a worker is killed, with its request named.",
         why="Set it where one request may eat the machine; twice max_rss is a start. Linux only."),
+    Option("warmup", "Processes", values.WARMUPS, (), none="nothing",
+        help="What is done once before the first fork: paths that are requested, and functions that are called.",
+        why="Which pages all workers should have ready is yours to say; code, URLs and templates are loaded anyway."),
     Option("limit_request_line", "Limits", values.SIZE, 8190, 64, 64 * KIB,
         help="Bytes a request line may have.",
         why="Apache's number, so that what the web has learned to live with lives here, too."),
@@ -257,6 +260,7 @@ class Config:
     max_worker_lifetime: float
     max_rss: int
     max_rss_hard: int
+    warmup: tuple[str, ...]
     limit_request_line: int
     limit_request_fields: int
     limit_request_field_size: int

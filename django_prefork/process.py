@@ -8,7 +8,7 @@ import logging
 import os
 import select
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 logger = logging.getLogger("django_prefork")
 
@@ -89,14 +89,50 @@ class Quietly:
         return self._stream.isatty()
 
 
-def close_databases() -> None:
-    """Close this process's database connections. What fails is logged: it must not keep a process from going on."""
+def close_databases(*, pools: bool = False) -> None:
+    """Close this thread's database connections, and with `pools` all pools of this process.
+
+    What fails is logged: it must not keep a process from going on.
+    """
     from django.db import connections
 
-    try:
-        connections.close_all()
-    except Exception:
-        logger.exception("closing the database connections failed")
+    for connection in connections.all(initialized_only=True):
+        try:
+            connection.close()
+        except Exception:
+            logger.exception("closing the database connection %r failed", connection.alias)
+    if pools:
+        _close_pools()
+
+
+def pools() -> list[dict[Any, Any]]:
+    """The pools of each database backend, by whatever key: they live in a class attribute (Django ticket #31637)."""
+    from django.db import connections
+
+    found: dict[int, dict[Any, Any]] = {}
+    for database in connections.settings.values():
+        # Only of backends that are loaded. Several may share one, by inheritance.
+        backend = sys.modules.get(f"{database['ENGINE']}.base")
+        of_backend = getattr(getattr(backend, "DatabaseWrapper", None), "_connection_pools", None)
+        if isinstance(of_backend, dict):
+            found[id(of_backend)] = of_backend
+    return list(found.values())
+
+
+def _close_pools() -> None:
+    from django.db import connections
+
+    if not any(pools()):
+        return
+    for alias in connections:
+        connection: Any = connections[alias]
+        # Without its pool, close_pool() would make one; Oracle's has the user in its key.
+        keys = (alias, (alias, connection.settings_dict.get("USER")))
+        if any(key in getattr(connection, "_connection_pools", ()) for key in keys):
+            try:
+                connection.close_pool()
+            except Exception:
+                logger.exception("closing the pool of the database %r failed", alias)
 
 
 def cancel_queries() -> None:

@@ -1,7 +1,7 @@
 """Hooks a project can attach to: Django signals, sent with ``send_robust`` so that a receiver's error does no harm.
 
-Every signal is sent with ``sender=None``. ``server_ready``, ``worker_died`` and ``server_stopping`` are sent in the
-Arbiter's process, the others in the worker's.
+Every signal is sent with ``sender=None``. ``server_ready``, ``pre_fork``, ``worker_died`` and ``server_stopping`` are
+sent in the Arbiter's process, the others in the worker's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from django.dispatch import Signal
 
 #: In the Arbiter, once, when as many workers as configured have become ready. Arguments: ``workers`` (int).
 server_ready = Signal()
+#: In the Arbiter, before each fork of a worker. Arguments: ``slot`` (int), ``generation`` (int). The place to close
+#: what must not be shared; database connections and caches are closed after it.
+pre_fork = Signal()
 #: In a new worker, first thing after the fork. Arguments: ``slot`` (int), ``generation`` (int).
 #: The place to start threads and to open connections that a fork would break.
 post_fork = Signal()

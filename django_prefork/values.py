@@ -198,6 +198,28 @@ def _network(item: str) -> str:
     return str(network)
 
 
+def warmups(value: object) -> tuple[str, ...]:
+    if isinstance(value, str) and value.strip().lower() in _NOTHING:
+        return ()
+    return tuple(dict.fromkeys(_warmup(text(item)) for item in _items(value)))
+
+
+def _warmup(item: str) -> str:
+    # Printable ASCII, as in a request line; or an importable name.
+    if not re.fullmatch(r"/[!-~]*|[^\W\d]\w*(\.[^\W\d]\w*)*[.:][^\W\d]\w*", item) or "#" in item:
+        raise ValueError(f"{item!r} is neither")
+    return item
+
+
+def switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = text(value).lower()
+    if word not in _SWITCH:
+        raise ValueError
+    return _SWITCH[word]
+
+
 def umask(value: object) -> int:
     if isinstance(value, str):
         match = re.fullmatch(r"(?:0o)?([0-7]{1,4})", value.strip())
@@ -246,6 +268,7 @@ def log_format(value: object) -> str:
 
 
 _NOTHING = ("off", "none")
+_SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 
 
 def or_nothing(read: Callable[[object], Any]) -> Callable[[object], Any]:
@@ -275,6 +298,10 @@ def show_size(count: int) -> str:
 
 def show_items(items: Iterable[object]) -> str:
     return ", ".join(str(item) for item in items)
+
+
+def show_switch(on: bool) -> str:
+    return "on" if on else "off"
 
 
 def show_umask(mask: int) -> str:
@@ -319,6 +346,8 @@ LOG_FORMAT = Kind(
 URL_PATH = Kind("PATH", "a path that begins with / and has no query, such as /-/health, or off", or_nothing(url_path))
 BINDS = Kind("ADDRESS", "HOST:PORT, unix:/path or fd:NUMBER, each once", binds, show_items)
 NETWORKS = Kind("LIST", "addresses, networks such as 10.0.0.0/8, or *", networks, show_items)
+WARMUPS = Kind("LIST", "paths that begin with /, or names such as shop.caches.fill,", warmups, show_items)
+SWITCH = Kind("on|off", "on or off", switch, show_switch)
 UMASK = Kind("OCTAL", "an octal number from 0 to 777 such as 027", or_nothing(umask), show_umask)
 USER = Kind("USER", "the name or number of a user", or_nothing(user), show_user)
 GROUP = Kind("GROUP", "the name or number of a group", or_nothing(group), show_group)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from django_prefork import process, signals
 from django_prefork.arbiter import fork_safety, policy
+from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.arbiter.listeners import Listener
 from django_prefork.arbiter.watch import NAP, Watch, quoted
@@ -60,6 +61,7 @@ class Arbiter:
         control: int,
         access_log: AccessLog | None = None,
         queues: list[list[int]] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self.application = application
         self.config = config
@@ -73,6 +75,7 @@ class Arbiter:
         self.target = config.workers
         self.children = Children()
         self.watch = Watch(config, board, self.children)
+        self.audit = audit or Audit()
         self.ready = False
         self._served = False
         self.status = 0
@@ -97,8 +100,6 @@ class Arbiter:
         """Until the last worker has left; the exit status."""
         self._receive_signals()
         os.set_blocking(self.control, False)
-        fork_safety.close_shared()
-        fork_safety.freeze()
         while not (self.leaving and not self.children):
             self.manage()
             planned = self._plan()
@@ -340,13 +341,17 @@ class Arbiter:
 
     def spawn(self) -> bool:
         """Fork one worker; whether that worked."""
-        fork_safety.close_shared()
         now = time.monotonic()
         try:
             slot = self.board.claim(self.generation, now + self.config.boot_timeout)
         except RuntimeError as error:
             self._failed_start(str(error))
             return False
+        signals.emit(signals.pre_fork, slot=slot, generation=self.generation)
+        # Each time: what was closed once may be open again, by a signal's receiver or a thread of the project.
+        fork_safety.clean()
+        self.audit.look()
+        self.audit.tell()
         opened: list[int] = []
         # No signal may find the child with our handlers, or it would write into our wake-up pipe.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -356,7 +361,7 @@ class Arbiter:
             os.set_blocking(read, False)
             dump = anonymous_file("prefork-stacks")
             opened.append(dump)
-            pid = os.fork()
+            pid = fork_safety.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             for fd in opened:

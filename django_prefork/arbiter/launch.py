@@ -19,6 +19,7 @@ import sys
 from typing import Any
 
 from django_prefork import inheritance, process
+from django_prefork.arbiter import fork_safety
 from django_prefork.arbiter.listeners import Listener, ListenError, adopt, join_all, listen_all
 from django_prefork.config import Config
 from django_prefork.scoreboard import Scoreboard
@@ -94,7 +95,7 @@ def launch(config: Config) -> Place:
         process.Quietly(stream).flush()
     # Blocked until each side has its own handlers: as PID 1, a signal without one would be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
+    pid = fork_safety.fork()
     if pid == 0:
         os.close(life_write)
         ours.close()

@@ -7,9 +7,9 @@ import os
 SECRET_KEY = "only-for-tests"
 DEBUG = False
 ALLOWED_HOSTS = [host for host in os.environ.get("TEST_ALLOWED_HOSTS", "*").split(",") if host]
-INSTALLED_APPS = ["django_prefork"]
+INSTALLED_APPS = ["django_prefork", *filter(None, [os.environ.get("TEST_APP")])]
 DATABASES: dict[str, object] = {}
-ROOT_URLCONF = "tests.site.urls"
+ROOT_URLCONF = os.environ.get("TEST_URLCONF", "tests.site.urls")
 USE_TZ = True
 TIME_ZONE = "UTC"
 # "tests.site.apps.hello", say; without it, Django's own.

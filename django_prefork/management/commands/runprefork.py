@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import datetime
@@ -14,11 +15,11 @@ from typing import Any, TextIO, cast
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper, SystemCheckError
 from django.core.servers.basehttp import get_internal_wsgi_application
-from django.db import connections
 
 from django_prefork import __version__, config, inheritance, log, process
-from django_prefork.arbiter import launch, privileges
+from django_prefork.arbiter import fork_safety, launch, privileges, warmup
 from django_prefork.arbiter.arbiter import Arbiter
+from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.listeners import ListenError
 
 
@@ -61,6 +62,9 @@ class Command(BaseCommand):
                 signal.signal(number, handler)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        self.phases = warmup.Phases()
+        # Of what was before, only the CPU time is known: the interpreter's start, settings, and all apps.
+        self.phases.seconds["setup"] = time.process_time()
         try:
             self.config = config.resolve(options, os.environ, getattr(settings, "PREFORK", None))
             if options["print_config"]:
@@ -69,14 +73,28 @@ class Command(BaseCommand):
             if not settings.DEBUG and not settings.ALLOWED_HOSTS:
                 raise CommandError("You must set settings.ALLOWED_HOSTS if DEBUG is False.")
             if options["check"]:
-                self._load(options)
-                self.stdout.write("Ready to serve.")
+                self._check(options)
                 return
+            # This process may be forked as it is: what a ready() of the project's has started ends here.
+            fork_safety.watch()
+            fork_safety.clean()
+            self.audit = Audit()
+            self.audit.look()
             inherited = inheritance.take_generation()
             place = launch.join(inherited, self.config) if inherited is not None else launch.launch(self.config)
         except (config.ConfigError, ListenError, launch.LaunchError) as error:
             raise CommandError(str(error)) from None
         process.leave(self._be_arbiter(place, options))
+
+    def _check(self, options: dict[str, Any]) -> None:
+        application = self._load(options)
+        log.setup(self.config, options["verbosity"])
+        failed = warmup.warm(application, self.config, self.phases)
+        if failed:
+            raise CommandError("The warm-up failed: what is logged above would be slow, or fail, at the first request.")
+        if options["verbosity"] > 1:
+            self.stdout.write(f"Loaded: {self.phases}")
+        self.stdout.write("Ready to serve.")
 
     def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> int:
         """The exit status. From here on this is the server's process: nothing returns or raises into the caller."""
@@ -111,6 +129,12 @@ class Command(BaseCommand):
         access_log = log.AccessLog.from_config(self.config)
         if place.generation == 1 and options["verbosity"] > 0:
             self._greet(place)
+        warmup.warm(application, self.config, self.phases)
+        with self.phases("freeze"):
+            fork_safety.clean()
+            fork_safety.freeze()
+        if options["verbosity"] > 1:
+            self.stdout.write(f"Loaded: {self.phases}")
         return Arbiter(
             application,
             self.config,
@@ -121,6 +145,7 @@ class Command(BaseCommand):
             control=place.control,
             access_log=access_log,
             queues=place.queues,
+            audit=self.audit,
         )
 
     def _load(self, options: dict[str, Any]) -> Callable[..., Any]:
@@ -128,12 +153,15 @@ class Command(BaseCommand):
         if not options["skip_checks"]:
             if options["verbosity"] > 0:
                 self.stdout.write("Performing system checks...\n")
-            self.check(display_num_errors=options["verbosity"] > 0)
-            if settings.DEBUG:
-                self.check_migrations()
-                for connection in connections.all(initialized_only=True):
-                    connection.close()
-        application: Callable[..., Any] = get_internal_wsgi_application()
+            with self.phases("checks"):
+                self.check(display_num_errors=options["verbosity"] > 0)
+                if settings.DEBUG:
+                    self.check_migrations()
+                    process.close_databases()
+        with self.phases("application"):
+            application: Callable[..., Any] = get_internal_wsgi_application()
+        with self.phases("urls"):
+            warmup.load_urls()
         if settings.DEBUG and not options["nostatic"] and "django.contrib.staticfiles" in settings.INSTALLED_APPS:
             from django.contrib.staticfiles.handlers import StaticFilesHandler
 

@@ -1,0 +1,129 @@
+"""What happens before the first fork, and between that and a worker."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.harness import Server
+
+
+@contextmanager
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock.getsockname()[1]
+
+
+def test_warm_up_asks_paths_and_calls_functions_once_in_the_arbiter() -> None:
+    with Server(
+        *("--workers", "2", "--warmup", "/?a=1,tests.site.warm.fill,tests.site.warm:fill", "--verbosity", "2"),
+        application="warm.application",
+        environment={"TEST_ALLOWED_HOSTS": ".example.org,other.example"},
+    ).ready() as server:
+        arbiter = server.arbiter()
+        assert server.count(rf"^asked {arbiter} http example\.org /\?a=1$") == 1
+        assert server.count(rf"^filled {arbiter}$") == 2
+        assert server.count(r"^asked|^filled") == 3
+        phases = server.wait_for(r"^Loaded: (.*)$")[1]
+        names = ["setup", "checks", "application", "urls", "templates", "static files", "translations", "warm-up"]
+        assert re.fullmatch(", ".join(rf"{name} \d+\.\d s" for name in [*names, "freeze"]), phases)
+    with Server("--workers", "1").ready() as server:
+        assert server.count("^Loaded") == 0
+
+
+def test_warm_up_comes_by_https_where_the_project_redirects_to_it() -> None:
+    environment = {"TEST_HTTPS": "1", "TEST_ALLOWED_HOSTS": "*"}
+    with Server("--workers", "1", "--warmup", "/", application="warm.application", environment=environment) as server:
+        server.ready()
+        assert server.count(r"^asked \d+ https localhost /$") == 1
+
+
+def test_what_fails_to_warm_up_is_named_and_keeps_nobody_from_serving() -> None:
+    items = "/boom/,/nowhere,/exits,tests.site.warm.spill,tests.site.warm.none,tests.site.warm.fill"
+    options = ("--warmup", items)
+    errors = r"warm-up|Internal|failed"
+    with Server("--workers", "1", *options, application="warm.application", errors=errors) as server:
+        server.ready()
+        assert server.count(r"\[ERROR\] warm-up of /boom/ failed: it was answered with status 500") == 1
+        assert server.count(r"\[ERROR\] warm-up of /nowhere failed: it was answered with status 404") == 1
+        for item in ("/exits", r"tests\.site\.warm\.spill", r"tests\.site\.warm\.none"):
+            assert server.count(rf"\[ERROR\] warm-up of {item} failed$") == 1
+        assert server.count("RuntimeError: the cache has a hole") == 1
+        assert server.count("^filled") == 1
+        assert server.get("/")[0] == 200
+    with Server("--check", *options, bind=None, application="warm.application", errors=errors) as server:
+        assert server.wait() == 1
+        assert server.count("The warm-up failed") == 1
+
+
+def test_an_urlconf_that_does_not_import_is_found_before_the_first_fork() -> None:
+    environment = {"TEST_URLCONF": "tests.site.nowhere"}
+    with Server(
+        "--skip-checks", "--workers", "1", application="warm.application", environment=environment, errors="exited"
+    ) as server:
+        assert server.wait() == 1
+        assert server.count("ModuleNotFoundError: No module named 'tests.site.nowhere'") == 1
+
+
+def test_threads_and_connections_that_workers_will_miss_are_named_once() -> None:
+    with listening() as port:
+        environment = {"TEST_PEER": str(port)}
+        with Server(
+            "--workers", "2", application="preloads.application", environment=environment, errors="was ended by SIGKILL"
+        ).ready() as server:
+            workers = server.full_strength(2)
+            server.kill(signal.SIGKILL, workers[0])
+            server.wait_for(r"worker=\d+ gen=1 pid=\d+ ready", times=3)
+            advice = r"in a receiver of django_prefork\.signals\.post_fork$"
+            for what in (
+                r"thread 'exporter' \(tests\.site\.preloads\.export_for_ever\) was started before the fork",
+                r"thread 'pool_0' \(concurrent\.futures\.thread\._worker, of tests\.site\.preloads\) was started",
+                r"thread 'Thread-\d+' \(tests\.site\.preloads\.export_for_ever\) was started",
+                rf"a connection to 127\.0\.0\.1:{port} was opened before the fork",
+            ):
+                assert server.count(rf"\[WARNING\] {what}.*{advice}") == 1, what
+            # Nothing of the server's own, and no pair within the process.
+            assert server.count(r"\[WARNING\]") == 4, server.log
+
+
+def test_workers_draw_different_numbers_and_what_is_registered_for_a_fork_is_called() -> None:
+    with (
+        listening() as port,
+        Server(
+            "--workers", "3", application="preloads.application", environment={"TEST_PEER": str(port)}
+        ).ready() as server,
+    ):
+        seen: dict[int, float] = {}
+        while len(seen) < 3:
+            answer = json.loads(server.get("/")[1])
+            seen.setdefault(answer["pid"], answer["drawn"])
+            assert answer["forks"] == [answer["pid"]]
+        assert len(set(seen.values())) == 3
+
+
+def test_pre_fork_is_sent_in_the_arbiter_before_each_fork() -> None:
+    with (
+        listening() as port,
+        Server(
+            "--workers", "2", application="preloads.application", environment={"TEST_PEER": str(port)}
+        ).ready() as server,
+    ):
+        slots = set()
+        for number in (1, 2):
+            said = server.wait_for(r"^pre_fork in (\d+) slot=(\d+) generation=(\d+)$", times=number)
+            assert (int(said[1]), said[3]) == (server.arbiter(), "1")
+            slots.add(said[2])
+        assert len(slots) == 2
+
+
+def test_a_thread_that_an_app_starts_is_named_in_every_generation() -> None:
+    with Server("--workers", "1", environment={"TEST_APP": "tests.site.early"}).ready() as server:
+        # It ends at the very first fork, before there is a log.
+        assert server.count(r"\[WARNING\] thread 'early' \(threading\.Event\.wait\) was started before the fork") == 1
+        server.kill(signal.SIGHUP)
+        server.ready(2)
+        assert server.count(r"\[WARNING\] thread 'early' \(threading\.Event\.wait\) was started before the fork") == 2
