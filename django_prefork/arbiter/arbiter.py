@@ -8,22 +8,22 @@ import random
 import select
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django_prefork import process, signals
-from django_prefork.arbiter import fork_safety, policy
+from django_prefork import signals
+from django_prefork.arbiter import policy
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.arbiter.listeners import Listener
+from django_prefork.arbiter.nursery import CannotFork, Nursery
 from django_prefork.arbiter.watch import NAP, Watch, quoted
 from django_prefork.config import Config
 from django_prefork.log import AccessLog
 from django_prefork.memory import OutOfMemory
-from django_prefork.scoreboard import SLOTS, Scoreboard, State, anonymous_file
+from django_prefork.scoreboard import SLOTS, Scoreboard, State
 from django_prefork.worker import handoff
-from django_prefork.worker.worker import LEAVE_SIGNAL, Worker
+from django_prefork.worker.worker import LEAVE_SIGNAL
 
 logger = logging.getLogger("django_prefork")
 
@@ -63,7 +63,6 @@ class Arbiter:
         queues: list[list[int]] | None = None,
         audit: Audit | None = None,
     ) -> None:
-        self.application = application
         self.config = config
         self.listeners = listeners
         self.board = board
@@ -75,7 +74,16 @@ class Arbiter:
         self.target = config.workers
         self.children = Children()
         self.watch = Watch(config, board, self.children)
-        self.audit = audit or Audit()
+        self.nursery = Nursery(
+            application,
+            config,
+            listeners=listeners,
+            board=board,
+            generation=generation,
+            access_log=access_log,
+            queues=self.queues,
+            audit=audit or Audit(),
+        )
         self.ready = False
         self._served = False
         self.status = 0
@@ -341,78 +349,15 @@ class Arbiter:
 
     def spawn(self) -> bool:
         """Fork one worker; whether that worked."""
-        now = time.monotonic()
+        foreign = [fd for fd in (self._wakeup, self._wakeup_write, self.control) if fd >= 0]
         try:
-            slot = self.board.claim(self.generation, now + self.config.boot_timeout)
-        except RuntimeError as error:
+            child = self.nursery.fork(self.children, self.life, foreign)
+        except CannotFork as error:
             self._failed_start(str(error))
             return False
-        signals.emit(signals.pre_fork, slot=slot, generation=self.generation)
-        # Each time: what was closed once may be open again, by a signal's receiver or a thread of the project.
-        fork_safety.clean()
-        self.audit.look()
-        self.audit.tell()
-        opened: list[int] = []
-        # No signal may find the child with our handlers, or it would write into our wake-up pipe.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            read, write = os.pipe()
-            opened += (read, write)
-            os.set_blocking(read, False)
-            dump = anonymous_file("prefork-stacks")
-            opened.append(dump)
-            pid = fork_safety.fork()
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            for fd in opened:
-                os.close(fd)
-            self.board.free(slot)
-            self._failed_start(f"cannot fork: {error.strerror}")
-            return False
-        if pid == 0:
-            self._work(slot, write, dump, read)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.close(write)
-        self.board.occupy(slot, pid)
         self._out_of_memory.look()  # what was before its time is not its
-        self.children.add(Child(slot, self.generation, pid, read, dump, now))
+        self.children.add(child)
         return True
-
-    def _work(self, slot: int, write: int, dump: int, read: int) -> None:
-        """In the child: be a worker. Never returns, whatever happens."""
-        try:
-            signal.set_wakeup_fd(-1)
-            self.board.occupy(slot, os.getpid())
-            # Not its own: a copy of these would keep a sibling's or the Arbiter's end from being noticed.
-            for fd in (read, self._wakeup, self._wakeup_write, self.control):
-                if fd >= 0:
-                    os.close(fd)
-            for child in self.children:
-                child.close()
-            process.set_title(f"{self.config.proc_name or 'django-prefork'}: worker {slot} gen {self.generation}")
-            process.go_first()
-            try:
-                worker = Worker(
-                    self.application,
-                    self.config,
-                    self.listeners,
-                    self.board,
-                    slot=slot,
-                    generation=self.generation,
-                    life=self.life,
-                    pipe=write,
-                    dump=dump,
-                    access_log=self.access_log,
-                    queues=self.queues,
-                )
-                worker.run()
-            except BaseException:
-                text = "failed " + traceback.format_exc().replace("\n", "\v") + "\n"
-                os.write(write, text.encode())
-                os._exit(1)
-            worker.exit()
-        finally:
-            os._exit(1)
 
     def _failed_start(self, why: str) -> None:
         self._failures += 1
