@@ -14,7 +14,7 @@ from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
 from django_prefork.http.environ import TrustedProxies, complete, give_body
 from django_prefork.http.errors import HttpError
 from django_prefork.http.head import error_response
-from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser
+from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser, lines_of
 from django_prefork.http.response import ClientGone
 from django_prefork.http.storage import Storage
 from django_prefork.worker.handoff import TRAVELLING, Queues
@@ -219,9 +219,13 @@ class Connection:
     def _take_head(self, data: bytes) -> None:
         if self._partial is None:
             # The usual case: a whole head, and small enough that no line of it can be too long.
+            lines = lines_of(data) if len(data) <= self.worker.parser.small else None
+            if lines is not None:
+                self._begin(lines, b"")
+                return
             end = data.find(b"\r\n\r\n")
             if 0 < end <= self.worker.parser.small and data[0] != 0x0D:
-                self._begin(data[:end], data[end + 4 :])
+                self._begin(data[: end + 1].split(b"\n"), data[end + 4 :])
                 return
             self._partial = HeadBuffer(self.worker.parser)
         found = self._partial.feed(data)
@@ -231,11 +235,12 @@ class Connection:
                 self._wait_for(_HEAD, self.worker.config.header_timeout)
         else:
             self._partial = None
-            self._begin(*found)
+            head, rest = found
+            self._begin((head + b"\r").split(b"\n"), rest)
 
-    def _begin(self, head: bytes, rest: bytes) -> None:
+    def _begin(self, lines: list[bytes], rest: bytes) -> None:
         worker = self.worker
-        request = self._head = worker.parser.parse(head, self.template.copy())
+        request = self._head = worker.parser.judge(lines, self.template.copy())
         if request.length or request.chunked:
             self._body = body_of(request, worker.limits, Spool(worker.storage))
             self._body_bytes = 0

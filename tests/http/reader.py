@@ -9,7 +9,7 @@ from typing import Any
 
 from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
 from django_prefork.http.errors import HttpError
-from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser
+from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser, lines_of
 from django_prefork.http.storage import Storage
 
 
@@ -76,18 +76,22 @@ class Reader:
 
     def _take_head(self, data: bytes) -> bytes:
         if self._partial is None:
+            lines = lines_of(data) if len(data) <= self.parser.small else None
+            if lines is not None:
+                return self._begin(lines, b"")
             end = data.find(b"\r\n\r\n")
             if 0 < end <= self.parser.small and data[0] != 0x0D:
-                return self._begin(data[:end], data[end + 4 :])
+                return self._begin(data[: end + 1].split(b"\n"), data[end + 4 :])
             self._partial = HeadBuffer(self.parser)
         found = self._partial.feed(data)
         if found is None:
             return b""
         self._partial = None
-        return self._begin(*found)
+        head, rest = found
+        return self._begin((head + b"\r").split(b"\n"), rest)
 
-    def _begin(self, head: bytes, rest: bytes) -> bytes:
-        self._request = Request(self.parser.parse(head, {}))
+    def _begin(self, lines: list[bytes], rest: bytes) -> bytes:
+        self._request = Request(self.parser.judge(lines, {}))
         if self._request.head.length or self._request.head.chunked:
             self._body = body_of(self._request.head, self.limits, spool())
         else:
