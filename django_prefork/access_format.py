@@ -50,6 +50,12 @@ def _header(key: str) -> Callable[[Answer], str]:
     return value
 
 
+def _queue_time(answer: Answer) -> float:
+    """Seconds that the request waited for a worker."""
+    waited = answer.environ.get("prefork.queue_time")
+    return waited if isinstance(waited, float) else 0.0
+
+
 # Apache writes English months, whatever the locale.
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -85,6 +91,8 @@ FIELDS: dict[str, tuple[str, Callable[[Answer], str | int | float]]] = {
     "user_agent": ("%s", _header("HTTP_USER_AGENT")),
     "host": ("%s", _header("HTTP_HOST")),
     "request_id": ("%s", _header("HTTP_X_REQUEST_ID")),
+    "queue_time": ("%.6f", lambda answer: _queue_time(answer)),
+    "queue_time_ms": ("%.3f", lambda answer: _queue_time(answer) * 1000),
     "pid": ("%d", lambda answer: os.getpid()),
     "slot": ("%d", lambda answer: answer.slot),
     "generation": ("%d", lambda answer: answer.generation),
@@ -124,6 +132,7 @@ def _json_line(answer: Answer) -> str:
             "status": answer.status,
             "length": answer.length,
             "duration": round(answer.duration, 6),
+            "queue_time": round(_queue_time(answer), 6),
             "referer": get("HTTP_REFERER"),
             "user_agent": get("HTTP_USER_AGENT"),
             "request_id": get("HTTP_X_REQUEST_ID"),
@@ -138,5 +147,6 @@ def _json_line(answer: Answer) -> str:
 def record_fields(answer: Answer) -> dict[str, Any]:
     """The fields as attributes of a LogRecord: escaped, since a formatter may write them as they are."""
     names = ("method", "target", "path", "query", "protocol", "length", "duration", "peer", "referer", "user_agent")
-    more = {name: FIELDS[name][1](answer) for name in (*names, "host", "request_id", "pid", "slot", "generation")}
+    rest = ("host", "request_id", "queue_time", "pid", "slot", "generation")
+    more = {name: FIELDS[name][1](answer) for name in (*names, *rest)}
     return {**more, "status_code": answer.status}

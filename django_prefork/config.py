@@ -135,6 +135,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("timeout", "Time", values.DURATION, 30.0, 0, DAY, zero="off",
         help="Seconds the application may take for a response, and for each piece of a streamed one.",
         why="Most proxies give up after 30 to 60 seconds, and then nobody is left to read the answer."),
+    Option("queue_timeout", "Time", values.DURATION, 0.0, 0, HOUR, zero="off",
+        help="Seconds a request may wait for a worker; one that waited longer is answered 503 with Retry-After.",
+        why="Only you know when your clients have given up; an answer that nobody waits for keeps others waiting."),
+    Option("slow_request", "Time", values.DURATION, 0.0, 0, DAY, zero="off",
+        help="Seconds after which a request that runs is logged with its stack, and again at 2, 4, 8 times as many.",
+        why="What is slow is known to your project alone; a second or two is a start."),
     Option("timeout_grace", "Time", values.DURATION, 5.0, 0, HOUR,
         help="Seconds from the exception that ends a late request to the kill of its worker.",
         why="Enough to roll back, report and answer with an error page, too little to go on as before."),
@@ -246,6 +252,8 @@ class Config:
     bind: tuple[Bind, ...]
     backlog: int
     timeout: float
+    queue_timeout: float
+    slow_request: float
     timeout_grace: float
     graceful_timeout: float
     drain_delay: float

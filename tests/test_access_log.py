@@ -42,6 +42,7 @@ ENVIRON = {
     "HTTP_USER_AGENT": "Mozilla/5.0",
     "HTTP_HOST": "shop.example.org",
     "HTTP_X_REQUEST_ID": "abc-1",
+    "prefork.queue_time": 0.25,
 }
 ANSWER: dict[str, Any] = {
     "method": "GET",
@@ -101,6 +102,8 @@ COMMON = '192.0.2.7 - - [09/Sep/2001:03:46:40 +0200] "GET /notices/17?page=2 HTT
         ("{path} {query}", {"target": "/x"}, "/x -"),
         ("{path} {query}", {"target": "/x??y?z"}, "/x ?y?z"),
         ("{duration} {duration_ms}", {}, "0.012500 12.500"),
+        ("{queue_time} {queue_time_ms}", {}, "0.250000 250.000"),
+        ("{queue_time}", {"environ": None}, "0.000000"),
         ("{host} {request_id}", {}, "shop.example.org abc-1"),
         ("{request_id}", {"environ": {"HTTP_X_REQUEST_ID": 17}}, "17"),
         ("{slot}/{generation}/{pid}", {}, "3/2/PID"),
@@ -125,6 +128,7 @@ def test_json_is_one_object_per_line_with_the_documented_keys(answered: Callable
         ("status", 200),
         ("length", 5123),
         ("duration", 0.0125),
+        ("queue_time", 0.25),
         ("referer", "https://example.org/from"),
         ("user_agent", "Mozilla/5.0"),
         ("request_id", "abc-1"),
@@ -364,6 +368,7 @@ def test_records_carry_their_fields_and_go_to_the_file_too(tmp_path: Path) -> No
         "user_agent": "Mozilla/5.0",
         "host": "shop.example.org",
         "request_id": "abc-1",
+        "queue_time": 0.25,
         "status_code": 200,
         "slot": 3,
         "generation": 2,

@@ -78,6 +78,8 @@ def test_defaults_are_the_ones_the_design_names() -> None:
         "bind": (Bind("tcp", "127.0.0.1", 8000),),
         "backlog": 2048,
         "timeout": 30.0,
+        "queue_timeout": 0.0,
+        "slow_request": 0.0,
         "timeout_grace": 5.0,
         "graceful_timeout": 8.0,
         "boot_timeout": 60.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Iterable
 from typing import IO, Any
 
@@ -11,6 +12,11 @@ from django_prefork.http.parser import RequestHead
 from django_prefork.http.response import FileWrapper
 
 SERVER_SOFTWARE = f"django-prefork/{__version__}"
+
+#: The environ's key for how long the request waited for a worker (seconds).
+QUEUE_TIME = "prefork.queue_time"
+# Who says that a request is older than this (seconds) has another clock than we.
+OLDEST = 3600.0
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -62,14 +68,20 @@ def template(*, server_name: str, server_port: str, errors: Any, **extra: Any) -
     }
 
 
-def complete(head: RequestHead, peer: tuple[str, str], trusted: TrustedProxies | None) -> dict[str, Any]:
-    """Make `head.fields`, which began as a copy of the template, the request's environ; `peer` is address and port."""
+def complete(
+    head: RequestHead, peer: tuple[str, str], trusted: TrustedProxies | None, waited: float = 0.0
+) -> dict[str, Any]:
+    """Make `head.fields`, which began as a copy of the template, the request's environ.
+
+    `peer` is address and port, `waited` how long the request is known to have been here (seconds).
+    """
     environ = head.fields
     environ["REQUEST_METHOD"] = head.method
     environ["PATH_INFO"] = head.path
     environ["QUERY_STRING"] = head.query
     environ["RAW_URI"] = head.target
     environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = peer
+    environ[QUEUE_TIME] = waited
     if not head.http11:
         environ["SERVER_PROTOCOL"] = "HTTP/1.0"
     if trusted is not None:
@@ -136,6 +148,23 @@ class TrustedProxies:
         # Proxies that disagree fail safe: http.
         if schemes and all(scheme == "https" for scheme in schemes):
             environ["wsgi.url_scheme"] = "https"
+        start = environ.get("HTTP_X_REQUEST_START")
+        if start is not None:
+            environ[QUEUE_TIME] = max(environ[QUEUE_TIME], _age(start))
+
+
+def _age(start: str) -> float:
+    """Seconds since `start`, an X-Request-Start: `t=` or nothing, then seconds, milli- or microseconds since 1970.
+
+    0.0 where it says nothing that can be so. Of several, the first counts: that of the outermost proxy.
+    """
+    try:
+        at = float(start.partition(",")[0].strip().removeprefix("t="))
+    except ValueError:
+        return 0.0
+    # Seconds are ten digits until the year 2286.
+    age = time.time() - (at / 1e6 if at > 1e14 else at / 1e3 if at > 1e11 else at)
+    return age if 0.0 < age < OLDEST else 0.0
 
 
 def _forwarded(environ: dict[str, Any]) -> tuple[list[str], list[str]]:

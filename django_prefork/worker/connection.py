@@ -21,6 +21,7 @@ from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
 from django_prefork.worker.sending import LOOKS, RATE, Sending
 from django_prefork.worker.service import Service
+from django_prefork.worker.waiting import AWAY, waited
 
 logger = logging.getLogger("django_prefork")
 
@@ -84,8 +85,10 @@ class Connection:
         "_lingered",
         "_partial",
         "_rest",
+        "_rest_since",
         "_sending",
         "_trusted",
+        "_waited",
         "bind",
         "deadline",
         "peer",
@@ -117,6 +120,8 @@ class Connection:
         self._body_bytes = 0
         self._body_began = 0.0
         self._rest = b""  # bytes of a next request that came with this one
+        self._rest_since = 0.0
+        self._waited = 0.0  # how long the request that is here had to (seconds)
         self._sending: Sending | None = None  # what the client did not take at once
         self._lingered = 0
         self._expects_more = False  # whether the client meant the connection to go on
@@ -128,18 +133,24 @@ class Connection:
 
     # -- from one worker to another ------------------------------------------------------------------------------------
 
-    def adopt(self, data: bytes) -> None:
-        """It comes from a sibling, which had read `data` of it."""
-        if data:
+    def adopt(self, data: bytes, since: float) -> None:
+        """It is new, or comes from a sibling, which had read `data` of it.
+
+        `since` is when a request became ready there (monotonic seconds); 0: none had.
+        """
+        if since:
+            self._waited = max(0.0, time.monotonic() - since)
+        if not data:
+            self.receive(new=True)
+        elif self._is_there():
             self._take(data)
-        else:
-            self.receive()
         self.wait()
 
-    def give(self, queues: Queues) -> bool | None:
+    def give(self, queues: Queues, *, ready: bool = False) -> bool | None:
         """Hand it to a sibling; False: the queue has no room now, None: it is not in a state to travel.
 
-        A half-sent response, a body that is on its way and a client that is being said goodbye to stay.
+        A half-sent response, a body that is on its way and a client that is being said goodbye to stay. `ready`: there
+        is something to be read.
         """
         if self.state is not _IDLE and self.state is not _HEAD:
             return None
@@ -150,7 +161,10 @@ class Connection:
         interest, self._interest = self._interest, 0
         if interest:
             self.worker.loop.forget(self._fd)
-        if (queues.ready if data else queues.idle).give(self.sock, self.peer, self.bind, data):
+        since = time.monotonic() - self._waited if ready or data else 0.0
+        if self._rest:
+            since = self._rest_since
+        if (queues.ready if since else queues.idle).give(self.sock, self.peer, self.bind, data, since):
             self.close()
             return True
         if interest:
@@ -173,7 +187,7 @@ class Connection:
         elif not self._rest:  # else: a request that is here already comes first
             self.receive()
 
-    def receive(self) -> bool:
+    def receive(self, new: bool = False) -> bool:
         """Take what has come, and serve what is complete; whether there was anything."""
         try:
             data = self.sock.recv(RECEIVE if self.state is not _BODY else RECEIVE_BODY)
@@ -183,9 +197,25 @@ class Connection:
             self.close()
             return True
         if data:
-            self._take(data)
+            loop = self.worker.loop
+            if (not new and loop.now - loop.since <= AWAY) or self._is_there():
+                self._take(data)
         else:
             self._ended()
+        return True
+
+    def _is_there(self) -> bool:
+        """Whether the client is: nobody waits for the answer of one that has reset its connection. How long it waited.
+
+        Asked where the request may have had to wait, since it costs a system call.
+        """
+        seconds = waited(self.sock)
+        if seconds is None:
+            logger.debug("client %s was gone before it was served", self.peer[0])
+            self.close()
+            return False
+        if seconds > self._waited:
+            self._waited = seconds
         return True
 
     def late(self, now: float) -> None:
@@ -278,7 +308,8 @@ class Connection:
 
     def _serve(self, request: RequestHead) -> None:
         self.state = _SERVING
-        complete(request, self.peer, self._trusted)
+        complete(request, self.peer, self._trusted, self._waited)
+        self._waited = 0.0
         keep_alive = self.worker.service.serve(self, request)
         self.worker.loop.now = time.monotonic()
         if self._body is not None:
@@ -378,13 +409,16 @@ class Connection:
         self._wait_for(_IDLE, self.worker.idle_seconds)
         self._watch(READ)
         if self._rest:
+            self._rest_since = self.worker.loop.now
             self.worker.later.append(self)
 
     def next(self) -> None:
         """Serve what came together with the request before."""
         rest, self._rest = self._rest, b""
         if rest and self.state is _IDLE:
-            self._take(rest)
+            self._waited = max(0.0, self.worker.loop.now - self._rest_since)
+            if self._waited <= AWAY or self._is_there():
+                self._take(rest)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

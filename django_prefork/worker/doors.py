@@ -7,18 +7,22 @@ import logging
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from django_prefork.http import environ
 from django_prefork.worker.handoff import Handed, Queue, Queues
 from django_prefork.worker.loop import Loop
+from django_prefork.worker.waiting import waited
 
 logger = logging.getLogger("django_prefork")
 
 # Out of descriptors: nothing is taken for this long (seconds), and this many idle connections are closed.
 PAUSE = 0.2
 ROOM = 16
+# How many new connections the guard takes at once: it shares the interpreter with the request that runs.
+COME_IN = 64
 
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -45,10 +49,8 @@ class Listening(Protocol):
 class Taker(Protocol):
     """Who lives behind the doors."""
 
-    def welcome(
-        self, sock: socket.socket, peer: tuple[str, str], bind: str, template: dict[str, Any], data: bytes
-    ) -> None:
-        """Take a connection of which a sibling may have read `data`."""
+    def welcome(self, handed: Handed, template: dict[str, Any]) -> None:
+        """Take a connection, new or handed over."""
 
     def has_room(self) -> bool:
         """Whether there are descriptors for more connections."""
@@ -77,6 +79,8 @@ class Doors:
         self._mailboxes = [_Mailbox(self, queue) for queue in queues or ()]
         self._templates = {door.listener.bind: door.template for door in self._doors}
         self._last_complaint = 0.0
+        #: What came in while there was no room for it in the queue.
+        self.left_over: deque[Handed] = deque()
         #: When to open again, if there were no descriptors; 0: they are open.
         self.reopen_at = 0.0
 
@@ -101,6 +105,25 @@ class Doors:
         for door in self._doors:
             door.take()
 
+    def come_in(self, now: float) -> list[Handed]:
+        """By the guard, while the loop stands still: new connections, to wait in the line where kept ones do.
+
+        There were two lines otherwise, and whoever is free first would have to know which of them is older.
+        """
+        found: list[Handed] = []
+        for door in self._doors:
+            for _ in range(COME_IN):
+                try:
+                    sock, address = door.listener.socket.accept()
+                except OSError:
+                    break
+                found.append(door.handed(sock, address, now - (waited(sock) or 0.0)))
+        return found
+
+    def take_left_over(self) -> None:
+        while self.left_over:
+            self.handed(self.left_over.popleft())
+
     def has_room(self) -> bool:
         """Whether there are descriptors left, with some to spare for the application's own."""
         return self._taker.has_room()
@@ -115,6 +138,7 @@ class Doors:
         """For good; having taken what may be ours alone to take."""
         for fd, _ in self._entries():
             self._loop.forget(fd)
+        self.take_left_over()
         for door in self._doors:
             if stopping:
                 # What the kernel has accepted for us is ours to answer; all of it, before any of it takes its time.
@@ -136,15 +160,13 @@ class Doors:
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def opened(self, door: _Door, sock: socket.socket, address: Any) -> None:
-        sock.setblocking(False)
-        peer = (address[0], str(address[1])) if door.internet else ("", "")
-        self._taker.welcome(sock, peer, door.listener.bind, door.template, b"")
+        self._taker.welcome(door.handed(sock, address), door.template)
 
     def handed(self, handed: Handed) -> None:
         template = self._templates.get(handed.bind)
         if template is None:  # of a listener that a reload has ended
             template = next(iter(self._templates.values()))
-        self._taker.welcome(handed.sock, handed.peer, handed.bind, template, handed.data)
+        self._taker.welcome(handed, template)
 
     def no_descriptors(self, error: OSError) -> None:
         """Accepting would only fail again, at once and for ever: pause, and let idle clients go."""
@@ -193,6 +215,12 @@ class _Door:
             return False
         self._doors.opened(self, sock, address)
         return True
+
+    def handed(self, sock: socket.socket, address: Any, since: float = 0.0) -> Handed:
+        """A new connection, in the form in which siblings hand theirs over."""
+        sock.setblocking(False)
+        peer = (address[0], str(address[1])) if self.internet else ("", "")
+        return Handed(sock, peer, self.listener.bind, b"", since)
 
     def waiting(self, most: int) -> list[tuple[socket.socket, Any]]:
         """All that the kernel holds, accepted and not yet served."""

@@ -30,12 +30,16 @@ _CLOEXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Handed(NamedTuple):
-    """A connection as it arrives: `peer` is address and port, `bind` names its listener, `data` was read already."""
+    """A connection as it arrives: `peer` is address and port, `bind` names its listener, `data` was read already.
+
+    `since` is when its request became ready (monotonic seconds); 0: there was none.
+    """
 
     sock: socket.socket
     peer: tuple[str, str]
     bind: str
     data: bytes
+    since: float
 
 
 class Queue:
@@ -47,12 +51,13 @@ class Queue:
         self.writer = descriptors[0]
         self.reader = descriptors[1]
 
-    def give(self, sock: socket.socket, peer: tuple[str, str], bind: str, data: bytes) -> bool:
+    def give(self, sock: socket.socket, peer: tuple[str, str], bind: str, data: bytes, since: float) -> bool:
         """Put a connection into the queue; whether it is there. If not, it is still the caller's.
 
-        The caller has taken it out of its loop before, or would go on hearing of it, and closes its descriptor after.
+        The arguments are those of `Handed`. The caller has taken it out of its loop before, or would go on hearing of
+        it, and closes its descriptor after.
         """
-        words = json.dumps([peer, bind]).encode()
+        words = json.dumps([peer, bind, since]).encode()
         head = bytes([FORMAT]) + len(words).to_bytes(2, "big") + words
         try:
             socket.send_fds(self._writer, [head, data], [sock.fileno()])
@@ -86,9 +91,9 @@ class Queue:
     def _read(message: bytes, descriptors: list[int]) -> Handed | None:
         if len(descriptors) == 1 and message[:1] == bytes([FORMAT]):
             end = 3 + int.from_bytes(message[1:3], "big")
-            (address, port), bind = json.loads(message[3:end])
+            (address, port), bind, since = json.loads(message[3:end])
             sock = socket.socket(fileno=descriptors[0])
-            return Handed(sock, (address, port), bind, message[end:])
+            return Handed(sock, (address, port), bind, message[end:], since)
         for descriptor in descriptors:
             os.close(descriptor)
         return None

@@ -17,6 +17,8 @@ logger = logging.getLogger("django_prefork")
 READ = 1
 WRITE = 4
 
+# Whoever slept at least so long (seconds) before it was told of something heard of it at once.
+SLEPT = 0.0005
 # A turn that has taken so long (seconds) and has more to serve has more than its share.
 SURPLUS = 0.0005
 
@@ -108,6 +110,9 @@ class Loop:
         self._queues: dict[float, set[Late]] = {}
         self._times: list[float] = []
         self.now = time.monotonic()
+        #: What is ready in this turn was not ready before that (monotonic seconds).
+        self.since = self.now
+        self._came_back = self.now
         #: Called with the descriptors that are still to be served, when those before them took long.
         self.surplus: Callable[[list[int]], None] | None = None
 
@@ -149,11 +154,14 @@ class Loop:
 
         Returns whether anything was ready.
         """
+        went = time.monotonic()
         if self._times:
-            most = min(most, max(0.0, self._times[0] - time.monotonic()))
+            most = min(most, max(0.0, self._times[0] - went))
         events = self._poller.poll(most)
         # Who was ready by then was in time, however long serving them takes: lateness is judged by this moment.
         now = self.now = time.monotonic()
+        self.since = now if now - went > SLEPT else self._came_back
+        self._came_back = now
         watched = self._watched
         enough = now + SURPLUS if len(events) > 1 and self.surplus is not None else FOREVER
         for fd, mask in events:

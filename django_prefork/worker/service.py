@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from django_prefork import process
 from django_prefork.config import Config
 from django_prefork.deadline import Clock
+from django_prefork.http.environ import QUEUE_TIME
 from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import RequestHead
 from django_prefork.http.response import Response, Sink
@@ -51,6 +53,9 @@ class Service:
         self._access_log = access_log
         self._expire = expire
         self._row = board.row(slot)
+        self._queue_timeout = config.queue_timeout or math.inf
+        self._given_up = 0  # requests that were not served since it was last said
+        self._say_so_at = 0.0
         self._requests = 0
         self._expires_after = self._lifetime()
         #: Whether connections may go on after an answer.
@@ -77,6 +82,8 @@ class Service:
         """
         if request.path == self._config.health_path:
             return self._health(client, request)
+        if request.fields[QUEUE_TIME] > self._queue_timeout:
+            return self._waited_too_long(client, request)
         began = time.monotonic()
         self._row.begin(request.line, began)
         guard = self.guard
@@ -118,6 +125,25 @@ class Service:
         response.run(_ready if ready else _not_ready, request.fields)
         return response.keep_alive
 
+    def _waited_too_long(self, client: Client, request: RequestHead) -> bool:
+        """Who has waited longer than queue_timeout has given up, and serving it would keep the next one waiting."""
+        response = Response(request, client, request.keep_alive and self.keep_alive and not self._board.draining)
+        response.run(_come_back(self._queue_timeout), request.fields)
+        if self._access_log is not None:
+            self._log(client, request, response.status, response.sent, 0.0)
+        self._given_up += 1
+        now = time.monotonic()
+        if now >= self._say_so_at:
+            self._say_so_at = now + 1.0
+            logger.warning(
+                "requests waited longer than queue_timeout %g s: %d answered with 503, the last one after %.1f s",
+                self._queue_timeout,
+                self._given_up,
+                request.fields[QUEUE_TIME],
+            )
+            self._given_up = 0
+        return response.keep_alive
+
     def progressed(self) -> None:
         """A streaming response produced a piece, or its client took one: the time limit begins anew."""
         self._row.progress(time.monotonic())
@@ -156,6 +182,19 @@ class Service:
 def _ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
     start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
     return [b"ready\n"]
+
+
+def _come_back(seconds: float) -> Callable[..., list[bytes]]:
+    def busy(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        headers = [
+            ("Content-Type", "text/plain"),
+            ("Cache-Control", "no-store"),
+            ("Retry-After", str(math.ceil(seconds))),
+        ]
+        start_response("503 Service Unavailable", headers)
+        return [b"too busy, try again\n"]
+
+    return busy
 
 
 def _not_ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

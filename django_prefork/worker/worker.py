@@ -8,7 +8,6 @@ import os
 import random
 import resource
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,9 +27,10 @@ from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
 from django_prefork.worker.guard import Guard
-from django_prefork.worker.handoff import Queues
+from django_prefork.worker.handoff import Handed, Queues
 from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 from django_prefork.worker.service import Service
+from django_prefork.worker.waiting import waited
 
 logger = logging.getLogger("django_prefork")
 
@@ -166,6 +166,7 @@ class Worker:
                 self._term_at = 0.0
                 if self.board.stopping or not self.board.draining:
                     self.leave("SIGTERM")
+            self._doors.take_left_over()
             for _ in range(len(self.later)):
                 loop.guard(self.later.popleft(), Connection.next)
             if self.leaving:
@@ -194,18 +195,31 @@ class Worker:
         queues = self._queues
         if queues is None or self.board.stopping:
             return
+        now = time.monotonic()
+        kept: list[Connection] = []
         missed = False
         for who, _ in self.loop.peek():
             if isinstance(who, Connection):
                 who.go_on_sending()
-                who.give(queues)
+                kept.append(who)
             else:
                 missed = True
+        new: list[Handed] = []
+        if missed:
+            if self.leaving or self.board.idle_siblings(self.slot, now):
+                # The kernel woke this worker for a connection that it cannot come for.
+                queues.ready.kick()
+            elif not self._doors.left_over:
+                new = self._doors.come_in(now)
         for connection in list(self.later):
             connection.give(queues)
-        # The kernel woke this worker for a connection that it cannot come for.
-        if missed and self.board.idle_siblings(self.slot, time.monotonic()):
-            queues.ready.kick()
+        for one in _in_order(kept, new, now) if new else kept:
+            if isinstance(one, Connection):
+                one.give(queues, ready=True)
+            elif queues.ready.give(*one):
+                one.sock.close()
+            else:
+                self._doors.left_over.append(one)
 
     def _share(self, fds: list[int]) -> None:
         """This turn of the loop takes long: siblings that are idle may have what is left of it."""
@@ -217,7 +231,7 @@ class Worker:
             if most <= 0:
                 break
             who = self.loop.watched(fd)
-            if isinstance(who, Connection) and who.give(queues):
+            if isinstance(who, Connection) and who.give(queues, ready=True):
                 most -= 1
 
     def _patience(self) -> float:
@@ -375,15 +389,13 @@ class Worker:
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
-    def welcome(
-        self, sock: socket.socket, peer: tuple[str, str], bind: str, template: dict[str, Any], data: bytes
-    ) -> None:
+    def welcome(self, handed: Handed, template: dict[str, Any]) -> None:
         """Part of `doors.Taker`."""
-        connection = Connection(self, sock, peer, bind, template)
+        connection = Connection(self, handed.sock, handed.peer, handed.bind, template)
         self.connections.add(connection)
         try:
             # A client mostly sends its request right behind its SYN: read before any poll.
-            connection.adopt(data)
+            connection.adopt(handed.data, handed.since)
         except Exception:
             logger.exception("a mistake of the server's: please report it")
             connection.close()
@@ -404,6 +416,14 @@ class Worker:
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
+
+
+def _in_order(kept: list[Connection], new: list[Handed], now: float) -> list[Connection | Handed]:
+    """By how long they have waited; whom the kernel's clock, which goes in steps, cannot tell apart, in turns."""
+    line: list[tuple[float, int, Connection | Handed]] = []
+    line += [(now - (waited(one.sock) or 0.0), place, one) for place, one in enumerate(kept)]
+    line += [(one.since, place, one) for place, one in enumerate(new)]
+    return [one for _, _, one in sorted(line, key=lambda entry: entry[:2])]
 
 
 class _Life:

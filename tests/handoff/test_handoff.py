@@ -88,12 +88,14 @@ def test_requests_that_wait_are_served_in_about_the_order_they_came() -> None:
 
             threads.append(threading.Thread(target=read))
             threads[-1].start()
+            # The kernel's clock for what waits goes in steps of 4 ms, and so does "about".
+            time.sleep(0.004)  # prefork: ok (the rhythm of the requests)
         for thread in threads:
             thread.join()
         order = [number for _, number in sorted(answers)]
         assert sorted(order) == list(range(40))
         overtaken = [sum(later > number for later in order[:at]) for at, number in enumerate(order)]
-        assert max(overtaken) <= 20, order
+        assert max(overtaken) <= 8, order
 
 
 def test_bytes_already_read_travel_along() -> None:

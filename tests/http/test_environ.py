@@ -54,6 +54,7 @@ def test_the_environ_is_what_pep_3333_asks_for() -> None:
         "wsgi.file_wrapper": FileWrapper,
         "wsgi.input_terminated": True,
         "prefork.slot": 3,
+        "prefork.queue_time": 0.0,
     }
     assert type(environ) is dict
     for key, value in environ.items():

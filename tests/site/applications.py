@@ -76,6 +76,7 @@ def work(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
             "slot": environ.get("prefork.slot"),
             "generation": environ.get("prefork.generation"),
             "id": query.get("id"),
+            "waited": environ.get("prefork.queue_time"),
         }
     ).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])

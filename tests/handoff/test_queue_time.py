@@ -1,0 +1,129 @@
+"""How long a request waited for a worker, who is told, and what becomes of one that waited too long."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.handoff.clients import Kept
+from tests.harness import PATIENCE, Server, eventually, read_answer
+
+#: What the kernel's clock may be off by (seconds): its steps, and the moment before and after.
+STEP = 0.05
+
+
+def fresh(server: Server, path: str, headers: str = "") -> socket.socket:
+    sock = server.connect()
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+    return sock
+
+
+def waited(sock: socket.socket) -> float:
+    status, _, body = read_answer(sock)
+    assert status == 200
+    return float(json.loads(body)["waited"])
+
+
+def test_a_request_that_did_not_wait_says_so() -> None:
+    with Server("--workers", "1", application="work").ready() as server:
+        kept = Kept(server)
+        assert [kept.get("/pid")["waited"] for _ in range(3)] == pytest.approx([0.0] * 3, abs=STEP)
+        kept.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_new_kept_and_pipelined_requests_know_how_long_they_waited(workers: str) -> None:
+    with Server("--workers", workers, application="work").ready() as server:
+        server.full_strength(int(workers))
+        kept = [Kept(server) for _ in range(2)]
+        for one in kept:
+            one.get("/pid")
+        blockers = [Kept(server) for _ in range(int(workers))]
+        for one in blockers:
+            one.send("/sleep?s=0.6")
+        server.wait_for("sleeping", times=int(workers))
+        began = time.monotonic()
+        kept[0].send("/pid")
+        pipelining = blockers[0]
+        pipelining.send("/pid")
+        new = fresh(server, "/pid")
+        answers = {
+            "kept": kept[0].read()["waited"],
+            "new": waited(new),
+            "pipelined": (pipelining.read(), pipelining.read()["waited"])[1],
+        }
+        most = time.monotonic() - began
+        new.close()
+        for one in (*kept, *blockers):
+            one.close()
+        for name, seconds in answers.items():
+            assert 0.6 - 0.25 < seconds <= most + STEP, (name, answers)
+
+
+def test_a_trusted_proxy_says_when_the_request_came_to_it() -> None:
+    with Server("--workers", "1", "--forwarded-allow-ips", "127.0.0.1", application="work").ready() as server:
+        for text in ("t={:.3f}", "{:.3f}", "t={:.0f}000", "t={:.0f}000000"):
+            with fresh(server, "/pid", f"X-Request-Start: {text.format(time.time() - 10)}\r\n") as sock:
+                assert 9.0 < waited(sock) < 10.0 + PATIENCE
+        # Of another century, from the future, or no time at all: then our own clock alone counts.
+        for text in ("t=0", f"t={time.time() + 100:.3f}", "t=abc", "", "nan", "inf"):
+            with fresh(server, "/pid", f"X-Request-Start: {text}\r\n") as sock:
+                assert waited(sock) < 1.0
+    with Server("--workers", "1", application="work").ready() as server:
+        with fresh(server, "/pid", f"X-Request-Start: t={time.time() - 10:.3f}\r\n") as sock:
+            assert waited(sock) < 1.0
+
+
+def test_who_waited_longer_than_queue_timeout_is_told_to_come_again(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    arguments = ("--workers", "1", "--queue-timeout", "200ms", "--access-log", str(log))
+    with Server(*arguments, "--access-log-format", "{status} {queue_time}", application="work").ready() as server:
+        blocker = Kept(server)
+        blocker.send("/sleep?s=0.6")
+        server.wait_for("sleeping")
+        with fresh(server, "/sleep?s=9") as late:
+            assert blocker.read()
+            status, headers, _ = read_answer(late)
+            assert (status, headers["retry-after"], headers.get("connection")) == (503, "1", None)
+            # It has not waited since: the connection goes on.
+            late.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert waited(late) < 0.2
+        blocker.close()
+        server.wait_for(r"requests waited longer than queue_timeout 0.2 s: 1 answered with 503, the last one after 0.")
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert [status for status, _ in lines] == ["200", "503", "200"]
+    assert float(lines[1][1]) > 0.2
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_who_has_gone_is_not_served_and_who_only_finished_sending_is(kept: bool, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    arguments = ("--workers", "1", "--access-log", str(log), "--access-log-format", "{path}")
+    with Server(*arguments, application="work").ready() as server:
+        waiting = [server.connect() for _ in range(2)]
+        if kept:
+            for sock in waiting:
+                sock.sendall(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert read_answer(sock)[0] == 200
+        blocker = Kept(server)
+        blocker.send("/sleep?s=0.4")
+        server.wait_for("sleeping")
+        gone, half = waiting
+        gone.sendall(b"GET /gone HTTP/1.1\r\nHost: x\r\n\r\n")
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.close()
+        half.sendall(b"GET /half HTTP/1.1\r\nHost: x\r\n\r\n")
+        half.shutdown(socket.SHUT_WR)
+        assert read_answer(half)[0] == 200
+        half.close()
+        assert blocker.read()
+        blocker.get("/last")
+        blocker.close()
+        eventually(lambda: "/last" in log.read_text(), "the last line")
+        assert "/half" in log.read_text()
+        assert "/gone" not in log.read_text()
