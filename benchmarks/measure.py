@@ -75,11 +75,12 @@ class Shape:
     connection: str
     seconds: int
     connections: int = CONNECTIONS
+    workers: int = 1
 
 
 def measure(server: Server, application: Application, shape: Shape, folder: Path) -> Round:
     """Raises `StartError`, `LoadError`."""
-    with server.serve(application, folder) as running:
+    with server.serve(application, folder, workers=shape.workers) as running:
 
         def press(seconds: int) -> load.Load:
             return load.run(

@@ -1,8 +1,9 @@
-"""The thread beside the application: while one request runs for long, it looks after all the others.
+"""The thread beside the application: while one request runs for long, it looks after all the others, and names it.
 
 The worker serves inline, so its loop stands still while a view runs. What becomes readable then is handed to a sibling
 that is idle, or waits in the queue for whoever is free first; what half-sent answers have still to send goes on being
-sent. The guard sleeps without waking while the worker is idle, and there is none where nobody could take over.
+sent. A request that is slow is logged with its stack. The guard sleeps without waking while the worker is idle, and
+there is none where nothing needs it.
 
 It needs the GIL: a view that computes in Python gives it up every 0.5 ms (`SWITCH`), C code that holds it silences it.
 """
@@ -10,10 +11,14 @@ It needs the GIL: a view that computes in Python gives it up every 0.5 ms (`SWIT
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 
 logger = logging.getLogger("django_prefork")
 
@@ -25,13 +30,30 @@ TICK = 0.002
 # It parks after this time without a request (seconds): waking it costs the next request 10 us, once.
 PARK = 0.5
 
+_PACKAGE = str(Path(__file__).parent.parent)
+
 
 class Guard:
-    """`after` is `handoff_after` in seconds; `help_out` what it does then, again and again, while the request runs."""
+    """Of the thread that makes it, which is the one that runs the application.
 
-    def __init__(self, after: float, help_out: Callable[[], None]) -> None:
-        self._after = after
+    `after` (seconds into a request) is when `help_out` is called, again and again while the request runs. `slow`
+    (seconds) is when `tell` is, with the request's age and the frame it has come to, and again at each doubling.
+    Either may be infinite.
+    """
+
+    def __init__(
+        self,
+        help_out: Callable[[], None],
+        tell: Callable[[float, FrameType], None],
+        *,
+        after: float = math.inf,
+        slow: float = math.inf,
+    ) -> None:
+        self.after = after
         self._help_out = help_out
+        self._slow = slow
+        self._tell = tell
+        self._thread = threading.get_ident()
         #: When the running request began (monotonic); 0 while none runs. Written by the main thread alone.
         self.began = 0.0
         #: Whether it sleeps until it is woken; whether it may be acting. Written by the guard (and `wake`) alone.
@@ -40,8 +62,14 @@ class Guard:
         self.lock = threading.Lock()
         self._wake = threading.Event()
 
-    def start(self) -> None:
+    def share(self, after: float) -> None:
+        """By the main thread: from now on there is somebody to hand connections to."""
         sys.setswitchinterval(SWITCH)
+        self.after = after
+
+    def start(self) -> None:
+        if self.after != math.inf:
+            self.share(self.after)
         threading.Thread(target=self._run, name="prefork-guard", daemon=True).start()
 
     # Both threads first write their own word and then read the other's, so that at least one of them sees the other.
@@ -62,12 +90,14 @@ class Guard:
 
     def _run(self) -> None:
         seen = time.monotonic()
+        known = 0.0
+        due = self._slow  # age at which the request `known` is slow, or is so once more
         while True:
             began = self.began
             now = time.monotonic()
             if not began:
                 if now - seen < PARK:
-                    time.sleep(self._after)
+                    time.sleep(min(self.after, self._slow, PARK))
                     continue
                 self._wake.clear()
                 self.parked = True
@@ -75,13 +105,21 @@ class Guard:
                     self._wake.wait()
                 self.parked = False
                 seen = time.monotonic()
-            elif now - began < self._after:
-                seen = now
-                time.sleep(began + self._after - now)
-            else:
-                seen = now
+                continue
+            seen = now
+            age = now - began
+            if began != known:
+                known, due = began, self._slow
+            if age >= due:
+                while due <= age:
+                    due *= 2
+                self._look(began, age)
+            if age >= self.after:
                 self._act(began)
-                time.sleep(TICK)
+                time.sleep(min(TICK, max(0.0, due - age)))
+            else:
+                # No longer than the limits themselves: by then the next request may be over one of them.
+                time.sleep(min(self.after, self._slow, self.after - age, due - age))
 
     def _act(self, began: float) -> None:
         with self.lock:
@@ -93,3 +131,19 @@ class Guard:
                 logger.exception("a mistake of the server's: please report it")
             finally:
                 self.acting = False
+
+    def _look(self, began: float, age: float) -> None:
+        frame = sys._current_frames().get(self._thread)
+        try:
+            if frame is not None and self.began == began:  # else it has ended meanwhile, and the frame is another's
+                self._tell(age, frame)
+        except Exception:
+            logger.exception("a mistake of the server's: please report it")
+
+
+def stack_of(frame: FrameType) -> str:
+    """Where the application has come to, as a traceback tells it: without the server's frames that lead there."""
+    stack = traceback.extract_stack(frame)
+    outer = [index for index, entry in enumerate(stack) if entry.filename.startswith(_PACKAGE)]
+    inner = stack[outer[-1] + 1 :] if outer else stack
+    return "".join(traceback.format_list(inner or stack)).rstrip()

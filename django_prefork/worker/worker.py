@@ -11,11 +11,13 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from django.core.signals import got_request_exception
 
 from django_prefork import process, signals
+from django_prefork.access_format import escape
 from django_prefork.config import Config
 from django_prefork.deadline import Clock
 from django_prefork.http.environ import TrustedProxies
@@ -26,7 +28,7 @@ from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
-from django_prefork.worker.guard import Guard
+from django_prefork.worker.guard import Guard, stack_of
 from django_prefork.worker.handoff import Handed, Queues
 from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 from django_prefork.worker.service import Service
@@ -180,15 +182,31 @@ class Worker:
                 self._doors.look()
             if loop.now >= self._examine_at:
                 self._examine()
-            if loop.now >= self._protect_at and self.service.guard is None:
+            if loop.now >= self._protect_at:
                 self._protect_at = loop.now + LOOK
                 self._protect()
 
     def _protect(self) -> None:
-        """Start the guard once there is a sibling that could take over."""
-        if self.service.guard is None and (self.config.workers > 1 or len(self.board.occupied()) > 1):
-            self.service.guard = Guard(self.config.handoff_after, self._help_out)
-            self.service.guard.start()
+        """Let the guard hand connections on once there is a sibling that could take over."""
+        if self.config.workers > 1 or len(self.board.occupied()) > 1:
+            self._protect_at = FOREVER
+            self._guard(after=self.config.handoff_after)
+
+    def _guard(self, *, after: float) -> None:
+        """Have a guard from now on; `after` as it has it."""
+        slow = self.config.slow_request or FOREVER
+        guard = self.service.guard
+        if guard is None:
+            guard = self.service.guard = Guard(self._help_out, self._name_slow, after=after, slow=slow)
+            guard.start()
+        else:
+            guard.share(after)
+
+    def _name_slow(self, age: float, frame: FrameType) -> None:
+        """The guard's: the request runs for longer than slow_request."""
+        request = escape(self.board.read(self.slot).request)
+        text = '%s slow: serving "%s" for %.1f s, slow_request is %g s\n%s'
+        logger.warning(text, self.name, request, age, self.config.slow_request, stack_of(frame))
 
     def _help_out(self) -> None:
         """The guard's: a request runs for long, and the loop stands still."""
@@ -273,6 +291,8 @@ class Worker:
         signals.emit(signals.post_fork, slot=self.slot, generation=self.generation)
         self.loop.watch(read, Wakeup(lambda: os.read(read, 1024)), READ)
         self.loop.watch(self._life, _Life(self), READ)
+        if self.config.slow_request:
+            self._guard(after=FOREVER)
         self._doors.open()
         self.row.state(State.IDLE, time.monotonic())
         signals.emit(signals.worker_ready, slot=self.slot, generation=self.generation)

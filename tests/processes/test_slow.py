@@ -1,0 +1,37 @@
+"""A slow request is named with its stack, and goes on undisturbed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.handoff.clients import Kept
+from tests.harness import Server
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("path", ["/sleep?s=1.1", "/burn?s=1.1"])
+def test_a_slow_request_is_logged_with_its_stack_at_each_doubling(workers: str, path: str) -> None:
+    with Server("--workers", workers, "--slow-request", "250ms", application="work").ready() as server:
+        assert server.get(path)[0] == 200
+        said = re.findall(
+            rf'worker=\d gen=1 pid=\d+ slow: serving "GET {re.escape(path)} HTTP/1.1" for ([\d.]+) s, '
+            r"slow_request is 0.25 s\n((?:  .+\n?)+)",
+            server.log,
+        )
+        ages = [float(age) for age, _ in said]
+        # At 0.25, 0.5 and 1.0 s; a busy machine may be late for one.
+        assert ages == sorted(ages) and 2 <= len(ages) <= 3 and ages[0] >= 0.2
+        for _, stack in said:
+            assert re.search(r'^  File ".*/tests/site/applications.py", line \d+, in work\n', stack), stack
+            assert "django_prefork" not in stack
+
+
+def test_quick_requests_are_not_slow_together() -> None:
+    with Server("--workers", "1", "--slow-request", "300ms", application="work").ready() as server:
+        kept = Kept(server)
+        for _ in range(8):
+            kept.get("/sleep?s=0.1")
+        kept.close()
+        assert not server.count("slow: ")
