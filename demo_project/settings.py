@@ -87,6 +87,8 @@ DATABASES: dict[str, dict[str, Any]] = {
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
+        # In memory, as Django has it unasked, the server that browser tests run on could not see it.
+        "TEST": {"NAME": DATA_DIR / "test.sqlite3"},
     }
 }
 

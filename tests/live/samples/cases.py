@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import unittest.mock
+
+import requests
+from django.contrib.auth.models import User
+from django.test import override_settings
+
+from django_prefork.test import PreforkLiveServerTestCase
+from tests.live import site
+
+
+@override_settings(GREETING="overridden")
+class Settings(PreforkLiveServerTestCase):
+    def test_those_of_the_class_hold(self) -> None:
+        self.assertEqual(requests.get(f"{self.live_server_url}/greeting/", timeout=30).text, "overridden")
+
+
+class Patches(PreforkLiveServerTestCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.enterClassContext(unittest.mock.patch.object(site.time, "sleep", lambda seconds: None))
+        super().setUpClass()
+
+    def test_those_of_the_class_hold(self) -> None:
+        # It would sleep for ten minutes.
+        self.assertEqual(requests.get(f"{self.live_server_url}/stuck/", timeout=30).status_code, 500)
+
+
+class Data(PreforkLiveServerTestCase):
+    def setUp(self) -> None:
+        User.objects.create(username="ada")
+
+    def test_both_sides_write(self) -> None:
+        self.assertEqual(requests.get(f"{self.live_server_url}/users/?add=bob", timeout=30).json(), ["ada", "bob"])
+        self.assertEqual(User.objects.count(), 2)
+
+    def test_each_test_begins_anew(self) -> None:
+        self.assertEqual(requests.get(f"{self.live_server_url}/users/", timeout=30).json(), ["ada"])

@@ -1,0 +1,67 @@
+"""A project in one file, for test runs that the tests start: settings, addresses and views."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+SECRET_KEY = "only-for-tests"
+INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django_prefork"]
+ROOT_URLCONF = "tests.live.site"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": "unused.sqlite3",
+        "TEST": {"NAME": os.environ.get("SITE_TEST_DATABASE") or None},
+    }
+}
+MIGRATION_MODULES = {"auth": None, "contenttypes": None}
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+STATIC_URL = "static/"
+USE_TZ = True
+GREETING = "hello"
+
+
+def greeting(request):  # type: ignore[no-untyped-def]
+    from django.conf import settings
+    from django.http import HttpResponse
+
+    return HttpResponse(settings.GREETING)
+
+
+def users(request):  # type: ignore[no-untyped-def]
+    from django.contrib.auth.models import User
+    from django.http import JsonResponse
+
+    if request.GET.get("add"):
+        User.objects.create(username=request.GET["add"])
+    return JsonResponse(sorted(User.objects.values_list("username", flat=True)), safe=False)
+
+
+def boom(request):  # type: ignore[no-untyped-def]
+    print("printed before the end")
+    raise RuntimeError("this view always raises")
+
+
+def stuck(request):  # type: ignore[no-untyped-def]
+    time.sleep(600)
+
+
+def left_behind(request):  # type: ignore[no-untyped-def]
+    """A program that the view starts and forgets."""
+    from django.http import HttpResponse
+
+    return HttpResponse(str(subprocess.Popen(["sleep", "600"]).pid))
+
+
+def urlpatterns_of() -> list[object]:
+    from django.urls import path
+
+    return [path(f"{view.__name__}/", view) for view in (greeting, users, boom, stuck, left_behind)]
+
+
+def __getattr__(name: str) -> object:
+    if name == "urlpatterns":  # not while the settings are read
+        return urlpatterns_of()
+    raise AttributeError(name)
