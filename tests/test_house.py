@@ -24,8 +24,12 @@ SUPERVISORS = {
     "django_prefork.scoreboard",
     "django_prefork.socket_file",
 }
-# (who, whom): the process that started the server executes the Supervisor in its place, and so must know how.
-ALLOWED = {("django_prefork.arbiter.launch", "django_prefork.supervisor.state")}
+# (who, whom): the process that started the server executes the Supervisor in its place, and so must know how; the
+# plugin is apart from the test support, since every run of pytest imports it.
+ALLOWED = {
+    ("django_prefork.arbiter.launch", "django_prefork.supervisor.state"),
+    ("django_prefork.pytest_plugin", "django_prefork.test.server"),
+}
 # What would make the protocol impure.
 IMPURE = {
     "asyncio",

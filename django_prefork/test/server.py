@@ -15,7 +15,6 @@ import tempfile
 import time
 import traceback
 import unittest
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
@@ -130,17 +129,15 @@ class PreforkServer:
         self._read_to = 0
         control = theirs.detach()
         passed = [life, present, control, *(fd for queue in queues for fd in queue)]
-        fork_safety.close_shared()
+        process.close_databases(pools=True)
         for stream in (sys.stdout, sys.stderr):
             process.Quietly(stream).flush()
         parent = os.getpid()
         # No signal may find the child with the handlers of the test run.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            with warnings.catch_warnings():
-                # pytest-xdist and others have threads. Nothing they may hold is used by the child.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._pid = os.fork()
+            # pytest-xdist and others have threads. Nothing they may hold is used by the child.
+            self._pid = fork_safety.fork()
             if self._pid == 0:
                 self._pid = os.getpid()
                 self._serve(parent, listeners, queues, life, present, control)
@@ -206,6 +203,8 @@ class PreforkServer:
             process.set_title("django-prefork: arbiter of a test")
             application = self._application()
             log.setup(self._config, color=False)
+            fork_safety.clean()
+            fork_safety.freeze()
             arbiter = Arbiter(
                 application,
                 self._config,

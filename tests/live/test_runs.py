@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,14 +22,16 @@ SAMPLES = ROOT / "tests" / "live" / "samples"
 class Run:
     """A test run in a session of its own."""
 
-    def __init__(self, folder: Path, command: list[str], database: str | None = "test.sqlite3") -> None:
+    def __init__(
+        self, folder: Path, command: list[str], database: str | None = "test.sqlite3", settings: str = "tests.live.site"
+    ) -> None:
         # Where bytecode is not written, the plugins of pytest alone would be compiled for seconds, in each run.
         other = ("PYTEST_", "PREFORK_", "PYTHONDONTWRITEBYTECODE")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(other)}
-        environment |= {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.live.site"}
+        environment |= {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": settings}
         if database:
             environment["SITE_TEST_DATABASE"] = str(folder / database)
-        self.folder = folder
+        self.mark = environment["TESTS_RUN"] = str(uuid.uuid4())
         self.process = subprocess.Popen(
             [sys.executable, "-X", "dev", *command],
             cwd=folder,
@@ -41,12 +44,20 @@ class Run:
         )
 
     def left(self) -> list[int]:
+        """All that began with it, even in a session of its own, as browsers have processes: by the environment."""
         found = []
-        for pid in psutil.pids():
+        for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
-                if os.getsid(pid) == self.process.pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                    found.append(pid)
+                its = os.getsid(process.pid) == self.process.pid or process.environ().get("TESTS_RUN") == self.mark
+                if its and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
         return found
+
+    def kill(self) -> None:
+        for pid in self.left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
 
     def end(self) -> tuple[int, str]:
         """Exit status and output, once it has ended by itself; nothing of it may be left."""
@@ -61,10 +72,7 @@ def running(folder: Path, *command: str, database: str | None = "test.sqlite3") 
     try:
         yield run
     finally:
-        for pid in run.left():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        run.process.communicate()
+        run.kill()
 
 
 def pytest_of(*words: str) -> tuple[str, ...]:
