@@ -183,6 +183,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_rss_hard", "Processes", values.SIZE, 0, 0, TIB, zero="off",
         help="Bytes of memory of its own from which on a worker is killed, with its request named.",
         why="Set it where one request may eat the machine; twice max_rss is a start. Linux only."),
+    Option("collect_between_requests", "Processes", values.SWITCH, True,
+        help="Whether Python's garbage collector waits until a request has been answered and no other one waits.",
+        why="A pause that nobody notices is better than one in the middle of a request, which is Python's own way."),
     Option("warmup", "Processes", values.WARMUPS, (), none="nothing",
         help="What is done once before the first fork: paths that are requested, and functions that are called.",
         why="Which pages all workers should have ready is yours to say; code, URLs and templates are loaded anyway."),
@@ -268,6 +271,7 @@ class Config:
     max_worker_lifetime: float
     max_rss: int
     max_rss_hard: int
+    collect_between_requests: bool
     warmup: tuple[str, ...]
     limit_request_line: int
     limit_request_fields: int

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
+from django_prefork import process
 from django_prefork.scoreboard import Row
 
 P = ParamSpec("P")
@@ -98,6 +99,8 @@ class Clock:
         if self._reported == self.began or not _in_application(frame):
             return
         self.fired = True
+        # Now: on its way out, the exception makes Django close the connection, which leaves the query running.
+        process.cancel_queries()
         raise RequestTimeout(f"the request took longer than its timeout of {self.limit:g} s")
 
 

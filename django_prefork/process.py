@@ -14,6 +14,9 @@ logger = logging.getLogger("django_prefork")
 
 # What atexit handlers may take (seconds): exporters flush there, and some wait for a network that is gone.
 ATEXIT_SECONDS = 5.0
+
+# What a database server may take to accept that a query is cancelled (seconds): it may be what does not answer.
+CANCEL_SECONDS = 1.0
 # How much sooner than its Arbiter a worker is killed when memory runs out, in thousandths of all memory: enough to make
 # up for what the Arbiter has mapped beside, and not so much that a worker would die for another program's appetite.
 OOM_SCORE = 50
@@ -105,6 +108,16 @@ def close_databases(*, pools: bool = False) -> None:
         _close_pools()
 
 
+def close_old_databases() -> None:
+    """Close this thread's database connections that are older than CONN_MAX_AGE: Django looks when a request comes."""
+    from django.db import close_old_connections
+
+    try:
+        close_old_connections()
+    except Exception:
+        logger.exception("closing old database connections failed")
+
+
 def pools() -> list[dict[Any, Any]]:
     """The pools of each database backend, by whatever key: they live in a class attribute (Django ticket #31637)."""
     from django.db import connections
@@ -136,16 +149,24 @@ def _close_pools() -> None:
 
 
 def cancel_queries() -> None:
-    """Ask the database servers to give up what this process still has running there, where the driver can."""
+    """Ask the database servers to give up what this thread has running there, where the driver can.
+
+    A driver that is interrupted in the middle of a query tells its server nothing, which goes on to the end of it.
+    """
     from django.db import connections
 
     for connection in connections.all(initialized_only=True):
-        cancel = getattr(connection.connection, "cancel", None)
-        if cancel is not None:
-            try:
-                cancel()
-            except Exception:
-                logger.debug("cancelling a query on %r failed", connection.alias, exc_info=True)
+        driver = connection.connection
+        # 1 is libpq's PQTRANS_ACTIVE: there is something to cancel. Other drivers do not say.
+        if driver is None or getattr(getattr(driver, "info", None), "transaction_status", 1) != 1:
+            continue
+        try:
+            if hasattr(driver, "cancel_safe"):
+                driver.cancel_safe(timeout=CANCEL_SECONDS)
+            elif hasattr(driver, "cancel"):
+                driver.cancel()
+        except Exception:
+            logger.debug("cancelling a query on %r failed", connection.alias, exc_info=True)
 
 
 def leave(status: int) -> None:

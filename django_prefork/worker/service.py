@@ -105,7 +105,6 @@ class Service:
             guard.end()
         if self._clock.end():
             # It may have been in the middle of a query: what the driver thinks of its connection is not to be trusted.
-            process.cancel_queries()
             process.close_databases()
             self._expire("a request took longer than its timeout")
         self._requests += 1

@@ -26,6 +26,7 @@ from django_prefork.http.storage import Storage
 from django_prefork.log import AccessLog
 from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import Scoreboard, State
+from django_prefork.worker.collector import Collector
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
 from django_prefork.worker.guard import Guard, stack_of
@@ -114,6 +115,7 @@ class Worker:
         )
         self.parser = RequestParser(self.limits)
         self.trusted = TrustedProxies(config.forwarded_allow_ips)
+        self.collector = Collector() if config.collect_between_requests else None
         self.clock = Clock(self.row, config.timeout, lambda: self.say("look"))
         self.service = Service(
             application,
@@ -160,8 +162,13 @@ class Worker:
         """Serve until told to leave. The caller then calls `exit()`."""
         self._boot()
         loop = self.loop
+        collector = self.collector
         while True:
-            busy = loop.wait(self._patience())
+            # Garbage is collected when nobody waits: whether that is so, a turn without waiting tells.
+            due = collector is not None and collector.due()
+            busy = loop.wait(0.0 if due else self._patience())
+            if due and collector is not None and (not (busy or self.later) or collector.pressing()):
+                collector.collect()
             while _noted:
                 self._signal(_noted.pop(0))
             if self._term_at and loop.now >= self._term_at:
@@ -178,8 +185,9 @@ class Worker:
             elif self._doors.reopen_at:
                 if loop.now >= self._doors.reopen_at:
                     self._doors.open()
-            elif not busy:
+            elif not busy and not due:
                 self._doors.look()
+                process.close_old_databases()
             if loop.now >= self._examine_at:
                 self._examine()
             if loop.now >= self._protect_at:
@@ -294,6 +302,8 @@ class Worker:
         if self.config.slow_request:
             self._guard(after=FOREVER)
         self._doors.open()
+        if self.collector is not None:
+            self.collector.start()
         self.row.state(State.IDLE, time.monotonic())
         signals.emit(signals.worker_ready, slot=self.slot, generation=self.generation)
         # In this order, so that the log tells it in the order it happened.
@@ -385,7 +395,7 @@ class Worker:
         """Leave the process: close what the project opened, let it flush, and end. Never returns."""
         try:
             signals.emit(signals.worker_exiting, slot=self.slot, generation=self.generation, reason=self.leaving)
-            process.close_databases()
+            process.close_databases(pools=True)
             logger.info("%s leaves: %s", self.name, self.leaving)
             process.leave(status)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
@@ -9,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.harness import Server
+from tests.harness import PATIENCE, Server
 
 
 @contextmanager
@@ -127,3 +128,32 @@ def test_a_thread_that_an_app_starts_is_named_in_every_generation() -> None:
         server.kill(signal.SIGHUP)
         server.ready(2)
         assert server.count(r"\[WARNING\] thread 'early' \(threading\.Event\.wait\) was started before the fork") == 2
+
+
+def litter(server: Server, circles: int, times: int) -> dict[str, int]:
+    """What the last of `times` requests that leave as many circles of objects says of the collector."""
+    client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    answer: dict[str, int] = {}
+    for _ in range(times):
+        client.request("GET", f"/?circles={circles}")
+        answer = json.loads(client.getresponse().read())
+    client.close()
+    return answer
+
+
+def test_garbage_is_collected_between_requests_and_not_within() -> None:
+    with Server("--workers", "1", application="litter.application").ready() as server:
+        first = litter(server, 300, 20)
+        later = litter(server, 300, 300)
+        assert later["within"] == 0
+        assert later["between"] - first["between"] > 50
+        assert later["left"] < first["left"] + 10_000, "it is collected as fast as it comes"
+        # More than one request may leave: Python's own way again.
+        assert litter(server, 100_000, 2)["within"] > 0
+
+
+def test_the_collector_can_be_left_as_python_has_it() -> None:
+    with Server(
+        "--workers", "1", "--collect-between-requests", "off", application="litter.application"
+    ).ready() as server:
+        assert litter(server, 1000, 20)["within"] > 0
