@@ -47,8 +47,17 @@ NO_BODY = NoBody()
 
 
 def template(*, server_name: str, server_port: str, errors: Any, **extra: Any) -> dict[str, Any]:
-    """What every request of one listener has in common; copied once per request."""
+    """What every request of one listener has in common; copied once per request.
+
+    It begins with what `complete` replaces: so the copies have room for a usual request's fields, and need not grow.
+    """
     return {
+        "REQUEST_METHOD": "",
+        "PATH_INFO": "",
+        "QUERY_STRING": "",
+        "RAW_URI": "",
+        "REMOTE_ADDR": "",
+        "REMOTE_PORT": "",
         "SCRIPT_NAME": "",
         "SERVER_NAME": server_name,
         "SERVER_PORT": server_port,

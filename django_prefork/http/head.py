@@ -51,7 +51,8 @@ def field_line(item: tuple[str, str]) -> tuple[bytes, int]:
     kind = HOP_BY_HOP if lower.startswith("proxy-") else _KINDS.get(lower, PLAIN)
     if kind == LENGTH and (not (value.isascii() and value.isdigit()) or len(value) > 19):
         raise BadResponse("the application's response has a malformed value in Content-Length")
-    known = (f"{name}: {value}\r\n".encode("latin-1"), kind)
+    text = f"Content-Length: {int(value)}\r\n" if kind == LENGTH else f"{name}: {value}\r\n"
+    known = (text.encode("latin-1"), kind)
     if len(value) <= _CACHED_CHARACTERS:
         if len(field_lines) >= _CACHED:
             field_lines.clear()

@@ -102,6 +102,7 @@ class Response:
         "_fields",
         "_head_sent",
         "_length",
+        "_no_body",
         "_overrun",
         "_request",
         "_sink",
@@ -124,6 +125,8 @@ class Response:
         self._fields: list[tuple[str, str]] = []
         self._head_sent = False
         self._length: int | None = None
+        # RFC 9112 section 6.3: HEAD, 204 and 304 end with the head, whatever the application returns.
+        self._no_body = request.method == "HEAD"
         self._overrun = False
         self._chunked = False
 
@@ -150,11 +153,11 @@ class Response:
             self.in_application = True
             result = application(environ, self.start)
             self.in_application = False
-            # Django's response object is neither list nor generator: asked this way, its body is there as a whole.
-            if getattr(result, "streaming", None) is False:
-                self._send_whole(result.content)
-            elif type(result) is list and len(result) == 1:
+            if type(result) is list and len(result) == 1:
                 self._send_whole(result[0])
+            # Django's response object is neither list nor generator: asked this way, its body is there as a whole.
+            elif getattr(result, "streaming", None) is False:
+                self._send_whole(result.content)
             elif type(result) is FileWrapper:
                 self._send_file(result)
             else:
@@ -276,11 +279,6 @@ class Response:
             logger.error("response body shorter than its Content-Length of %d: connection closed", self._length)
             self.keep_alive = False
 
-    @property
-    def _no_body(self) -> bool:
-        """RFC 9112 section 6.3: HEAD, 204 and 304 end with the head, whatever the application returns."""
-        return self._request.method == "HEAD" or self.status in (204, 304)
-
     def _head(self, length: int | None) -> bytes:
         """The status line and the fields; `length` is the body's where it is known. Decides the framing."""
         if self._status is None:
@@ -290,11 +288,12 @@ class Response:
         add = parts.append
         known = field_lines.get
         declared: int | None = None
+        length_line = b""
         for item in self._fields:
             line, kind = known(item) or field_line(item)
             if kind:
                 if kind == LENGTH:
-                    declared = int(item[1])
+                    declared, length_line = int(item[1]), line
                     continue
                 if kind == CONNECTION:
                     if "close" in item[1].lower():
@@ -312,15 +311,16 @@ class Response:
 
         http11 = self._request.http11
         if self.status == 204 or self.status == 304:
-            pass  # RFC 9110 section 8.6: no Content-Length in 204; in 304 it would be that of the 200
-        elif declared is not None or length is not None:
-            if declared is None:
-                declared = length
-            elif length is not None and declared > length and not self._no_body:
+            self._no_body = True  # RFC 9110 section 8.6: no Content-Length in 204; in 304 it would be that of the 200
+        elif declared is not None:
+            if length is not None and declared > length and not self._no_body:
                 logger.error("response body shorter than its Content-Length of %d: connection closed", declared)
                 self.keep_alive = False
             self._length = declared
-            add(b"Content-Length: %d\r\n" % declared)  # type: ignore[str-format]
+            add(length_line)
+        elif length is not None:
+            self._length = length
+            add(b"Content-Length: %d\r\n" % length)
         elif http11:
             self._chunked = True
             add(b"Transfer-Encoding: chunked\r\n")

@@ -236,7 +236,11 @@ class Connection:
     def _take(self, data: bytes) -> None:
         try:
             if self.state is _IDLE or self.state is _HEAD:
-                self._take_head(data)
+                # The usual case: a whole head, and small enough that no line of it can be too long.
+                if self._partial is None and len(data) <= self.worker.parser.small and (lines := lines_of(data)):
+                    self._begin(lines, b"")
+                else:
+                    self._take_head(data)
             elif self.state is _BODY:
                 self._take_body(data)
             elif self.state is _LINGERING:
@@ -248,11 +252,6 @@ class Connection:
 
     def _take_head(self, data: bytes) -> None:
         if self._partial is None:
-            # The usual case: a whole head, and small enough that no line of it can be too long.
-            lines = lines_of(data) if len(data) <= self.worker.parser.small else None
-            if lines is not None:
-                self._begin(lines, b"")
-                return
             end = data.find(b"\r\n\r\n")
             if 0 < end <= self.worker.parser.small and data[0] != 0x0D:
                 self._begin(data[: end + 1].split(b"\n"), data[end + 4 :])
@@ -317,7 +316,10 @@ class Connection:
             self._body = None
         self._head = None
         self._expects_more = request.keep_alive
-        self._answered(keep_alive)
+        if self._sending is None and keep_alive and self.state is not _CLOSED:
+            self._rest_or_wait()
+        else:
+            self._answered(keep_alive)
 
     def _ended(self) -> None:
         """The client has closed its side."""
@@ -406,11 +408,20 @@ class Connection:
             else:
                 self.close()
             return
-        self._wait_for(_IDLE, self.worker.idle_seconds)
-        self._watch(READ)
+        self._rest_or_wait()
+
+    def _rest_or_wait(self) -> None:
+        """The answer is out: what comes next? (Nearly every request comes by here: no call that is not needed.)"""
+        worker = self.worker
+        self.state = _IDLE
+        deadline = self.deadline = worker.loop.now + worker.idle_seconds
+        if deadline < self.queued:
+            worker.loop.expect(self)
+        if self._interest != READ:
+            self._watch(READ)
         if self._rest:
-            self._rest_since = self.worker.loop.now
-            self.worker.later.append(self)
+            self._rest_since = worker.loop.now
+            worker.later.append(self)
 
     def next(self) -> None:
         """Serve what came together with the request before."""
