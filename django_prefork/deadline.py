@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 from django_prefork import process
-from django_prefork.scoreboard import Row
+from django_prefork.row import Row
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,7 +107,7 @@ class Clock:
 _clock: Clock | None = None
 
 _PACKAGE = str(Path(__file__).parent)
-_OWN = __file__
+_OWN = (__file__, str(Path(__file__).with_name("worker") / "naming.py"))
 # The methods of `http.response.Response` in which the application runs.
 _CALLERS = ("run", "_send_iterable")
 # Where Django's WSGI handler lives, and what turns exceptions into error pages around each middleware.
@@ -125,7 +125,7 @@ def _in_application(frame: FrameType | None) -> bool:
     in_handler = is_caught = False
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(_PACKAGE) and name != _OWN:
+        if name.startswith(_PACKAGE) and name not in _OWN:
             # The places that call the application say by themselves whether they still do.
             calls = frame is not innermost and frame.f_code.co_name in _CALLERS
             runs = calls and getattr(frame.f_locals.get("self"), "in_application", False) is True

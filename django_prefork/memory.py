@@ -10,19 +10,28 @@ import re
 import time
 
 _PRIVATE = re.compile(rb"^Private_(?:Clean|Dirty):\s+(\d+) kB", re.MULTILINE)
+_SHARED = re.compile(rb"^Shared_(?:Clean|Dirty):\s+(\d+) kB", re.MULTILINE)
 
 
-def private_bytes(pid: int | str = "self") -> int | None:
-    """Bytes that only `pid` has. None where the kernel does not tell (no Linux), or there is no such process.
+def memory(pid: int | str = "self") -> tuple[int, int] | None:
+    """Bytes that only `pid` has, and bytes that it shares. None where the kernel does not tell (no Linux), or there is
+    no such process.
 
-    Costs up to a millisecond: the kernel walks the process's pages.
+    Costs a millisecond or more: the kernel walks the process's pages.
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             text = file.read()
     except OSError:
         return None
-    return sum(int(kib) for kib in _PRIVATE.findall(text)) * 1024
+    private, shared = (sum(map(int, what.findall(text))) * 1024 for what in (_PRIVATE, _SHARED))
+    return private, shared
+
+
+def private_bytes(pid: int | str = "self") -> int | None:
+    """The first of what `memory` tells."""
+    found = memory(pid)
+    return found and found[0]
 
 
 class OutOfMemory:

@@ -20,7 +20,11 @@ FACE = ("apps", "checks", "prodserver", "pytest_plugin", "test")
 # What the Supervisor may know beside the standard library; the package itself holds nothing but the version.
 SUPERVISORS = {
     "django_prefork",
+    "django_prefork.ends",
+    "django_prefork.histogram",
     "django_prefork.inheritance",
+    "django_prefork.layout",
+    "django_prefork.row",
     "django_prefork.scoreboard",
     "django_prefork.socket_file",
 }
@@ -118,7 +122,7 @@ def test_nothing_points_back_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in modules() if room(name) == "supervisor"])
-def test_the_supervisor_knows_the_standard_library_and_three_modules(name: str) -> None:
+def test_the_supervisor_knows_the_standard_library_and_the_scoreboard(name: str) -> None:
     for other in imports(name):
         known = other in sys.stdlib_module_names or other in SUPERVISORS or room(other) == "supervisor"
         assert known, f"{name} imports {other}"

@@ -11,17 +11,21 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django_prefork import signals
+from django_prefork import signals, status
 from django_prefork.arbiter import policy
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.children import Child, Children, Stage
+from django_prefork.arbiter.chronicle import Chronicle
 from django_prefork.arbiter.listeners import Listener
 from django_prefork.arbiter.nursery import CannotFork, Nursery
+from django_prefork.arbiter.stacks import Stacks
 from django_prefork.arbiter.watch import NAP, Watch, quoted
 from django_prefork.config import Config
+from django_prefork.layout import SLOTS
 from django_prefork.log import AccessLog
 from django_prefork.memory import OutOfMemory
-from django_prefork.scoreboard import SLOTS, Scoreboard, State
+from django_prefork.scoreboard import Scoreboard
+from django_prefork.scoreboard import Stage as EraStage
 from django_prefork.worker import handoff
 from django_prefork.worker.worker import LEAVE_SIGNAL
 
@@ -74,6 +78,8 @@ class Arbiter:
         self.target = config.workers
         self.children = Children()
         self.watch = Watch(config, board, self.children)
+        self.stacks = Stacks(board, self.children)
+        self.chronicle = Chronicle(board, generation, self.children)
         self.nursery = Nursery(
             application,
             config,
@@ -107,6 +113,7 @@ class Arbiter:
     def run(self) -> int:
         """Until the last worker has left; the exit status."""
         self._receive_signals()
+        status.attach(self.board, self.listeners)
         os.set_blocking(self.control, False)
         while not (self.leaving and not self.children):
             self.manage()
@@ -140,7 +147,9 @@ class Arbiter:
         now = time.monotonic()
         self._credit(policy.lost_time(self._woke, now))
         self._woke = now
-        again = self.watch.murder()
+        again = min(self.watch.murder(), self.stacks.look(now), self.chronicle.look(now))
+        stage = EraStage.LEAVING if self.leaving else EraStage.READY if self.ready else EraStage.BOOTING
+        self.chronicle.tell(stage, 0 if self._winched else self.target)
         if self.deadline is not None:
             if time.monotonic() >= self.deadline:
                 self.watch.kill_all(self.leaving)
@@ -243,7 +252,7 @@ class Arbiter:
         self.deadline = None if seconds is None else time.monotonic() + seconds
         signals.emit(signals.server_stopping, reason=why)
         for child in self.children:
-            self._tell_to_leave(child, None)
+            self._tell_to_leave(child, "stop" if self._stopping else "reload", None)
 
     def _obey(self) -> None:
         """What the Supervisor says, word by word."""
@@ -259,9 +268,12 @@ class Arbiter:
             os.close(self.control)
             self.control = -1
         for word in words.split():
+            name, _, slot = word.partition(b":")
             handler = self._orders.get(word)
             if handler is not None:
                 handler(self)
+            elif name == b"stacks":  # of a worker that is another generation's, or ours
+                self.stacks.ask(int(slot), time.monotonic())
 
     def order_stop(self) -> None:
         self.stop("the server stops")
@@ -336,11 +348,14 @@ class Arbiter:
         expiring = self.children.at(Stage.EXPIRING)
         if expiring and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) > target:
             # Its successor is ready. One at a time: the others serve on until theirs is.
-            self._tell_to_leave(expiring.pop(0), "expired")
+            self._tell_to_leave(expiring.pop(0), "expired", "expired")
         wanted = target + (1 if expiring and target else 0)
         staying = self.children.at(Stage.BOOTING, Stage.SERVING, Stage.EXPIRING)
         for child in policy.surplus(staying, wanted):
-            self._tell_to_leave(child, "gives way to the new generation" if self._yielded else "too many workers")
+            if self._yielded:
+                self._tell_to_leave(child, "reload", "gives way to the new generation")
+            else:
+                self._tell_to_leave(child, "scale", "too many workers")
         for _ in range(wanted - len(staying)):
             if self.generation > 1 and not self.ready and self.children.at(Stage.BOOTING):
                 break  # beside an older generation, one at a time: there is memory for one more, not for twice as many
@@ -365,10 +380,12 @@ class Arbiter:
         self._next_start = time.monotonic() + delay
         logger.error("%s; the next worker starts in %.1f s", why, delay)
 
-    def _tell_to_leave(self, child: Child, why: str | None) -> None:
+    def _tell_to_leave(self, child: Child, reason: str, why: str | None) -> None:
         if child.stage in (Stage.LEAVING, Stage.DOOMED):
             return
         child.stage = Stage.LEAVING
+        self.board.tell_leaving(child.slot)
+        child.reason, child.why = reason, child.why or why or self.leaving
         if why is not None:
             logger.info("%s retires: %s", child.name, why)
             if self.config.timeout:
@@ -392,7 +409,14 @@ class Arbiter:
                 self._tell("worker")
         elif word == "expire" and child.stage is Stage.SERVING:
             child.stage = Stage.EXPIRING
+            child.why = rest
             logger.info("%s asks for a successor: %s", child.name, rest)
+        elif word == "stacks" and rest.isdecimal():
+            if not self.stacks.ask(int(rest), time.monotonic()):
+                self._tell(f"stacks {rest}")
+        elif word == "reload":
+            logger.info("%s asks for a reload%s", child.name, rest and f": {rest}")
+            self._tell("reload")
         elif word == "failed":
             text = rest.replace("\v", "\n")
             if text != self._last_traceback:  # once, not at every try
@@ -419,15 +443,20 @@ class Arbiter:
         child.close()
         expected = child.stage in (Stage.LEAVING, Stage.DOOMED)
         name = child.name
-        if expected and status in (0, -signal.SIGKILL):
+        expected_end = expected and status in (0, -signal.SIGKILL)
+        text = _how(status)
+        if expected_end:
             logger.info("%s gone", name)
         elif status == 0:
+            text = "gone of its own accord"
             logger.info("%s gone of its own accord", name)
         else:
-            served = f" while serving {quoted(reading.request)}" if reading.state is State.BUSY else ""
+            served = f" while serving {quoted(reading.request)}" if reading.serves else ""
             ago = self._out_of_memory.look() if status == -signal.SIGKILL else None
             why = "" if ago is None else f"; the kernel has killed for lack of memory in the last {ago:.1f} s"
-            logger.error("%s %s%s%s", name, _how(status), served, why)
+            text = f"{text}{served}{why}"
+            logger.error("%s %s", name, text)
+        self.chronicle.ended(child, status, expected_end, text)
         signals.emit(
             signals.worker_died,
             slot=child.slot,

@@ -34,13 +34,16 @@ class Child:
         self.leave_deadline: float | None = None
         #: When its stacks are taken as they are, and it is killed.
         self.kill_at: float | None = None
-        self.doom = ""
         self.dump_size = 0
         #: Of the request (by its `since`) that was told to be late: when it is told again.
         self.told_late = 0.0
         self.tell_again = 0.0
-        #: When its memory is looked at next.
+        #: When its memory is looked at next, for max_rss_hard; and for those who look inside, once it has settled.
         self.weigh_at = 0.0
+        self.weigh_next = born + 1.0
+        #: Why it goes, if it was told to: one of `layout.REASONS`, and in words.
+        self.reason = ""
+        self.why = ""
         #: Time that nobody had, for the request or boot that began at `credit_since`.
         self.credit = 0.0
         self.credit_since = 0.0

@@ -11,7 +11,7 @@ import time
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.config import Config
 from django_prefork.memory import private_bytes
-from django_prefork.scoreboard import Reading, Scoreboard, State
+from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.worker.worker import DUMP_SIGNAL, LATE_SIGNAL
 
 logger = logging.getLogger("django_prefork")
@@ -67,7 +67,7 @@ class Watch:
         if child.stage is Stage.BOOTING:
             limit = child.born + self._config.boot_timeout
             if now >= limit:
-                self._doom(child, f"not ready after {self._config.boot_timeout:g} s")
+                self._doom(child, "timeout", f"not ready after {self._config.boot_timeout:g} s")
                 return now
             return limit
         reading = self._board.read(child.slot)
@@ -75,13 +75,13 @@ class Watch:
             child.weigh_at = now + NAP
             size = private_bytes(child.pid) or 0
             if size > self._config.max_rss_hard:
-                what = f" serving {quoted(reading.request)}" if reading.state is State.BUSY else ""
-                self._doom(child, f"max_rss_hard, {size / 1048576:.0f} MiB of its own{what}")
+                what = f" serving {quoted(reading.request)}" if reading.serves else ""
+                self._doom(child, "memory", f"max_rss_hard, {size / 1048576:.0f} MiB of its own{what}")
                 return now
-        if reading.state is State.BUSY and reading.limit:
+        if reading.serves and reading.limit:
             return self._look_at_request(child, reading, now)
         if child.leave_deadline is not None and now >= child.leave_deadline:
-            self._doom(child, "has not left")
+            self._doom(child, "timeout", "has not left")
             return now
         return now + NAP
 
@@ -95,7 +95,7 @@ class Watch:
         if self._board.read(child.slot) != reading:
             return now + 0.01
         if now >= hard:
-            self._doom(child, self._accusation(reading, now, reading.limit))
+            self._doom(child, "timeout", self._accusation(reading, now, reading.limit))
             return now
         if child.told_late != reading.since:
             child.told_late = reading.since
@@ -110,10 +110,10 @@ class Watch:
     def _accusation(reading: Reading, now: float, limit: float) -> str:
         return f"serving {quoted(reading.request)} for {now - reading.since:.1f} s, timeout is {limit:g} s"
 
-    def _doom(self, child: Child, why: str) -> None:
+    def _doom(self, child: Child, reason: str, why: str) -> None:
         """Ask for all stacks, then kill. A stopped process is continued first, or it could not answer."""
         child.stage = Stage.DOOMED
-        child.doom = why
+        child.reason, child.why = reason, why
         child.kill_at = time.monotonic() + DUMP_SECONDS
         logger.error("%s %s: its stacks, then SIGKILL", child.name, why)
         child.kill(signal.SIGCONT)
@@ -123,17 +123,18 @@ class Watch:
         child.kill_at = None
         stacks = os.pread(child.dump, 1 << 20, 0).decode("utf-8", "replace").rstrip()
         child.kill(signal.SIGKILL)
-        logger.error("%s killed: %s\n%s", child.name, child.doom, stacks or "(it gave no stacks)")
+        logger.error("%s killed: %s\n%s", child.name, child.why, stacks or "(it gave no stacks)")
 
     def kill_all(self, why: str) -> None:
         for child in self._children:
             reading = self._board.read(child.slot)
-            if reading.state is State.BUSY:
+            if reading.serves:
                 what = f" serving {quoted(reading.request)} for {time.monotonic() - reading.since:.1f} s"
             else:
                 what = ""
             logger.error("%s%s killed: %s", child.name, what, why)
             child.stage = Stage.DOOMED
+            child.reason, child.why = "timeout", f"{why}{what}"
             child.kill_at = None
             child.kill(signal.SIGKILL)
 

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from django_prefork import inheritance
+from django_prefork import ends, inheritance
 from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.supervisor import state
 from django_prefork.supervisor.generation import Generation, Stage
@@ -223,6 +223,7 @@ class Supervisor:
                 self._newest().signal(signal.SIGKILL)
                 os.waitpid(self._newest().pid or 0, 0)
                 self._newest().pid = None
+                self.board.forget(self._newest().number)
             self._bury()
         self.reload_wanted = True
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -318,6 +319,10 @@ class Supervisor:
             self._ready(generation)
         elif word == "failed" and generation.stage is Stage.BOOTING:
             self._fail(generation, rest)
+        elif word == "stacks":  # of a worker that is not its own
+            for other in self.generations:
+                if other is not generation:
+                    other.say(f"stacks:{rest}")
         elif word == "reload":
             if time.monotonic() - self._hung_up_at >= SAME_SIGNAL:
                 self.reload()
@@ -418,6 +423,7 @@ class Supervisor:
         generation.listen()
         name, ended = generation.name, how(status)
         generation.pid = None
+        self.board.forget(generation.number)
         if self.stop_deadline is not None or generation.life is None:
             generation.retire()
         elif not self.ever_healthy:
@@ -452,7 +458,11 @@ class Supervisor:
             if reading.pid == pid:
                 self.board.free(reading.slot)
                 name = f"worker={reading.slot} gen={reading.generation} pid={pid}"
-                say("ERROR" if status else "INFO", f"{name} {how(status) if status else 'gone'}")
+                text = how(status) if status else "gone"
+                say("ERROR" if status else "INFO", f"{name} {text}")
+                meant = status == 0 and self.board.released(reading.generation)
+                reason = "reload" if meant else ends.reason_of(status)
+                ends.note(self.board, reading.slot, reading.generation, pid, reason, text)
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from django_prefork.http.head import error_response
 from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser, lines_of
 from django_prefork.http.response import ClientGone
 from django_prefork.http.storage import Storage
+from django_prefork.row import Row
 from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
 from django_prefork.worker.sending import LOOKS, RATE, Sending
@@ -56,6 +57,7 @@ class Host(Protocol):
     parser: RequestParser
     limits: Limits
     trusted: TrustedProxies
+    row: Row
     service: Service
     storage: Storage
     later: deque[Connection]
@@ -91,6 +93,7 @@ class Connection:
         "_waited",
         "bind",
         "deadline",
+        "label",
         "peer",
         "queued",
         "sock",
@@ -113,6 +116,8 @@ class Connection:
         self._fd = sock.fileno()
         # What a proxy says of its clients is believed, or not, for as long as the connection lasts.
         self._trusted = worker.trusted if peer[0] in worker.trusted else None
+        #: Who asks, for the scoreboard.
+        self.label = peer[0].encode() + b"\n"
         self._interest = 0
         self._partial: HeadBuffer | None = None
         self._head: RequestHead | None = None
@@ -165,6 +170,7 @@ class Connection:
         if self._rest:
             since = self._rest_since
         if (queues.ready if since else queues.idle).give(self.sock, self.peer, self.bind, data, since):
+            self.worker.row.gave(since > 0)
             self.close()
             return True
         if interest:
@@ -197,6 +203,7 @@ class Connection:
             self.close()
             return True
         if data:
+            self.worker.row.received += len(data)
             loop = self.worker.loop
             if (not new and loop.now - loop.since <= AWAY) or self._is_there():
                 self._take(data)
@@ -309,6 +316,8 @@ class Connection:
         self.state = _SERVING
         complete(request, self.peer, self._trusted, self._waited)
         self._waited = 0.0
+        if self._trusted is not None:
+            self.label = request.fields["REMOTE_ADDR"].encode("latin-1", "replace") + b"\n"
         keep_alive = self.worker.service.serve(self, request)
         self.worker.loop.now = time.monotonic()
         if self._body is not None:
@@ -333,6 +342,8 @@ class Connection:
 
     def send(self, data: bytes, more: bytes = b"") -> None:
         """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
+        size = len(data) + len(more)
+        self.worker.row.sent += size
         if self._sending is not None:
             self._sending.send(data)
             if more:
@@ -344,7 +355,7 @@ class Connection:
             count = 0
         except OSError as error:
             raise ClientGone(error.errno, str(error)) from None
-        if count == len(data) + len(more):
+        if count == size:
             return
         sending = self._begin_sending()
         if count < len(data):
@@ -356,6 +367,7 @@ class Connection:
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Part of `Sink`."""
+        self.worker.row.sent += count
         sending = self._sending if self._sending is not None else self._begin_sending()
         sending.send_file(descriptor, offset, count)
 

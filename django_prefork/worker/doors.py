@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from django_prefork.http import environ
+from django_prefork.row import Row
 from django_prefork.worker.handoff import Handed, Queue, Queues
 from django_prefork.worker.loop import Loop
 from django_prefork.worker.waiting import waited
@@ -70,13 +71,17 @@ class Doors:
         queues: Queues | None,
         extra: dict[str, Any],
         backlog: int,
+        row: Row,
     ) -> None:
         """`extra` goes into the environ of every request."""
         self._taker = taker
         self._loop = loop
         self._backlog = backlog
+        self.row = row
         self._doors = [_Door(self, listener, extra) for listener in listeners]
-        self._mailboxes = [_Mailbox(self, queue) for queue in queues or ()]
+        self._mailboxes = [
+            _Mailbox(self, queue, begun) for queue, begun in zip(queues or (), (True, False), strict=False)
+        ]
         self._templates = {door.listener.bind: door.template for door in self._doors}
         self._last_complaint = 0.0
         #: What came in while there was no room for it in the queue.
@@ -117,6 +122,7 @@ class Doors:
                     sock, address = door.listener.socket.accept()
                 except OSError:
                     break
+                self.row.accepted()
                 found.append(door.handed(sock, address, now - (waited(sock) or 0.0)))
         return found
 
@@ -160,6 +166,7 @@ class Doors:
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def opened(self, door: _Door, sock: socket.socket, address: Any) -> None:
+        self.row.accepted()
         self._taker.welcome(door.handed(sock, address), door.template)
 
     def handed(self, handed: Handed) -> None:
@@ -234,9 +241,10 @@ class _Door:
 
 
 class _Mailbox:
-    """The reading end of a queue."""
+    """The reading end of a queue. `begun`: of the one where requests wait."""
 
-    def __init__(self, doors: Doors, queue: Queue) -> None:
+    def __init__(self, doors: Doors, queue: Queue, begun: bool) -> None:
+        self._begun = begun
         self._doors = doors
         self._queue = queue
         self.fd = queue.reader
@@ -251,6 +259,7 @@ class _Mailbox:
         handed = self._queue.take()
         if handed is None:
             return False
+        self._doors.row.took(self._begun)
         self._doors.handed(handed)
         return True
 

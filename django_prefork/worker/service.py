@@ -17,6 +17,7 @@ from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import RequestHead
 from django_prefork.http.response import Response, Sink
 from django_prefork.log import AccessLog
+from django_prefork.row import Row
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker.guard import Guard
 
@@ -28,6 +29,9 @@ class Client(Sink, Protocol):
 
     @property
     def peer(self) -> tuple[str, str]: ...
+    @property
+    def label(self) -> bytes:
+        """Who that is, for the scoreboard; ends with a line end."""
 
 
 class Service:
@@ -39,6 +43,7 @@ class Service:
         config: Config,
         board: Scoreboard,
         *,
+        row: Row,
         slot: int,
         generation: int,
         access_log: AccessLog | None,
@@ -52,7 +57,7 @@ class Service:
         self._generation = generation
         self._access_log = access_log
         self._expire = expire
-        self._row = board.row(slot)
+        self._row = row
         self._queue_timeout = config.queue_timeout or math.inf
         self._given_up = 0  # requests that were not served since it was last said
         self._say_so_at = 0.0
@@ -82,10 +87,16 @@ class Service:
         """
         if request.path == self._config.health_path:
             return self._health(client, request)
-        if request.fields[QUEUE_TIME] > self._queue_timeout:
+        waited = request.fields[QUEUE_TIME]
+        self._row.waited(waited)
+        if waited > self._queue_timeout:
             return self._waited_too_long(client, request)
         began = time.monotonic()
-        self._row.begin(request.line, began)
+        request_id = request.fields.get("HTTP_X_REQUEST_ID")
+        if request_id:
+            self._row.begin(client.label + request_id.encode("latin-1") + b"\n" + request.line, began)
+        else:
+            self._row.begin(client.label + request.line, began)
         guard = self.guard
         if guard is not None:
             guard.begin(began)
@@ -114,7 +125,7 @@ class Service:
         if self._access_log is not None:
             # Still a part of the request: a handler of the project's may hang, and must be noticed.
             self._log(client, request, response.status, response.sent, now - began)
-        self._row.end(now)
+        self._row.end(now, now - began, response.status, response.sent)
         return response.keep_alive
 
     def _health(self, client: Client, request: RequestHead) -> bool:
@@ -128,6 +139,7 @@ class Service:
         """Who has waited longer than queue_timeout has given up, and serving it would keep the next one waiting."""
         response = Response(request, client, request.keep_alive and self.keep_alive and not self._board.draining)
         response.run(_come_back(self._queue_timeout), request.fields)
+        self._row.refused()
         if self._access_log is not None:
             self._log(client, request, response.status, response.sent, 0.0)
         self._given_up += 1
@@ -149,6 +161,7 @@ class Service:
 
     def refused(self, client: Client, request: RequestHead | None, error: HttpError) -> None:
         """A request that never became one is in the access log too: it is what one looks for there."""
+        self._row.refused()
         logger.debug("refused a request of %s: %d %s", client.peer[0] or "a unix socket", error.status, error.detail)
         if self._access_log is not None:
             self._log(client, request, error.status, 0, 0.0)

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.core.signals import got_request_exception
 
-from django_prefork import process, signals
+from django_prefork import process, signals, status
 from django_prefork.access_format import escape
 from django_prefork.config import Config
 from django_prefork.deadline import Clock
@@ -26,6 +26,7 @@ from django_prefork.http.storage import Storage
 from django_prefork.log import AccessLog
 from django_prefork.memory import private_bytes
 from django_prefork.scoreboard import Scoreboard, State
+from django_prefork.worker import naming
 from django_prefork.worker.collector import Collector
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
@@ -121,6 +122,7 @@ class Worker:
             application,
             config,
             board,
+            row=self.row,
             slot=slot,
             generation=generation,
             access_log=access_log,
@@ -131,7 +133,7 @@ class Worker:
         #: To and from the siblings; None where the system has no such thing.
         self._queues = Queues(queues) if queues else None
         extra = {"prefork.slot": slot, "prefork.generation": generation}
-        self._doors = Doors(self, self.loop, listeners, self._queues, extra, config.backlog)
+        self._doors = Doors(self, self.loop, listeners, self._queues, extra, config.backlog, self.row)
 
         #: Connections that hold a next request already.
         self.later: deque[Connection] = deque()
@@ -146,11 +148,12 @@ class Worker:
         self._life_ended = False
         self._term_at = 0.0
         shared = self._queues is not None and config.handoff_after > 0
-        self._protect_at = self.loop.now if shared else FOREVER
+        self._protects = shared
         self.loop.surplus = self._share if shared else None
         lifetime = config.max_worker_lifetime * (1.0 - 0.1 * random.random())
         self._too_old_at = self.loop.now + lifetime
-        self._examine_at = self.loop.now if config.max_worker_lifetime or config.max_rss else FOREVER
+        self._examines = bool(config.max_worker_lifetime or config.max_rss)
+        self._chores_at = self.loop.now
 
     @property
     def name(self) -> str:
@@ -188,16 +191,22 @@ class Worker:
             elif not busy and not due:
                 self._doors.look()
                 process.close_old_databases()
-            if loop.now >= self._examine_at:
-                self._examine()
-            if loop.now >= self._protect_at:
-                self._protect_at = loop.now + LOOK
-                self._protect()
+            if loop.now >= self._chores_at:
+                self._chores_at = loop.now + LOOK
+                self._chores()
+
+    def _chores(self) -> None:
+        """Between requests, once a second at most."""
+        self.row.look_around(sum(1 for connection in self.connections if not connection.idle))
+        if self._examines:
+            self._examine()
+        if self._protects:
+            self._protect()
 
     def _protect(self) -> None:
         """Let the guard hand connections on once there is a sibling that could take over."""
         if self.config.workers > 1 or len(self.board.occupied()) > 1:
-            self._protect_at = FOREVER
+            self._protects = False
             self._guard(after=self.config.handoff_after)
 
     def _guard(self, *, after: float) -> None:
@@ -243,6 +252,7 @@ class Worker:
             if isinstance(one, Connection):
                 one.give(queues, ready=True)
             elif queues.ready.give(*one):
+                self.row.gave(True)
                 one.sock.close()
             else:
                 self._doors.left_over.append(one)
@@ -271,16 +281,15 @@ class Worker:
         return GIVE if self.leaving and not self._stopping else LOOK
 
     def _examine(self) -> None:
-        """Between requests: am I too old, or too large? Asked once a second at most, since it costs a millisecond."""
+        """Am I too old, or too large? It costs a millisecond."""
         config = self.config
-        self._examine_at = self.loop.now + LOOK
         if config.max_worker_lifetime and self.loop.now >= self._too_old_at:
             self.expire(f"max_worker_lifetime {config.max_worker_lifetime:g} s")
         elif config.max_rss and (private_bytes() or 0) > config.max_rss:
             self.expire(f"max_rss, {(private_bytes() or 0) / 1048576:.0f} MiB of its own")
         else:
             return
-        self._examine_at = FOREVER
+        self._examines = False
 
     def _boot(self) -> None:
         faulthandler.register(DUMP_SIGNAL, file=self._dump, all_threads=True, chain=False)
@@ -293,6 +302,8 @@ class Worker:
         signal.signal(LATE_SIGNAL, self.clock.late)
         self.clock.use()
         got_request_exception.connect(self.clock.report)
+        naming.name_views(self.row)
+        status.attach(self.board, self._listeners, self.say)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.register_at_fork(after_in_child=self._forked_by_application)
@@ -406,6 +417,7 @@ class Worker:
         if self.service.forked:
             return  # a child of that child: its descriptors are its own
         self.service.forked = True
+        status.attach(self.board, ())
         signal.set_wakeup_fd(-1)
         self.loop.close()
         for connection in self.connections:
@@ -423,6 +435,7 @@ class Worker:
         """Part of `doors.Taker`."""
         connection = Connection(self, handed.sock, handed.peer, handed.bind, template)
         self.connections.add(connection)
+        self.row.connections(len(self.connections))
         try:
             # A client mostly sends its request right behind its SYN: read before any poll.
             connection.adopt(handed.data, handed.since)
@@ -446,6 +459,7 @@ class Worker:
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self.row.connections(len(self.connections))
 
 
 def _in_order(kept: list[Connection], new: list[Handed], now: float) -> list[Connection | Handed]:

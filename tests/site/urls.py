@@ -4,9 +4,11 @@ import os
 import time
 from collections.abc import Iterator
 
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
+from django.views import View
 
+from django_prefork import status
 from django_prefork.deadline import extend, timeout
 
 
@@ -62,6 +64,29 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces())
 
 
+class Sleep(View):
+    def get(self, request: HttpRequest, seconds: float) -> HttpResponse:
+        os.write(2, b"sleeping\n")
+        time.sleep(seconds)  # prefork: ok
+        return HttpResponse("slept\n")
+
+
+def inside(request: HttpRequest) -> HttpResponse:
+    """What a view may learn of its server, and ask of it."""
+    try:
+        if "stacks" in request.GET:
+            return HttpResponse(status.stacks(int(request.GET["stacks"])))
+        if "reload" in request.GET:
+            status.reload(request.GET["reload"])
+    except status.StatusError as error:
+        return HttpResponse(str(error), status=409)
+    if "hour" in request.GET:
+        return JsonResponse({"requests": [point.requests for point in status.last_hour()]})
+    snapshot = status.snapshot()
+    assert snapshot is not None
+    return JsonResponse(snapshot.as_dict())
+
+
 urlpatterns = [
     path("", hello),
     path("boom/", boom),
@@ -71,4 +96,6 @@ urlpatterns = [
     path("endless/", endless),
     path("patient/", patient),
     path("stream/", stream),
+    path("sleep/<int:seconds>/", Sleep.as_view()),
+    path("inside/", inside),
 ]
