@@ -4,7 +4,7 @@
     reload    100 HUPs in a row
     recycle   max_requests=50 on 4 workers
     scale     TTIN and TTOU every 200 ms
-    kill      `kill -9` of a random worker every second: only its own request fails
+    kill      `kill -9` of a random worker every second: what fails is what had reached that process
     arbiter   `kill -9` of the Arbiter, ten times
 
 Half of the clients keep their connections, which must never be closed; uploads and slow views are among the requests.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import signal
 import sys
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 import psutil
 import requests
 
+from tests import kills
 from tests.harness import Clients, Server, eventually
 
 MIB = 1024 * 1024
@@ -177,20 +177,7 @@ def scale(seconds: float, say: Callable[[str], None]) -> None:
 
 def kill(seconds: float, say: Callable[[str], None]) -> None:
     with serve(errors="was ended by SIGKILL") as server:
-        chance, kills = random.Random(1), 0
-        with Load(server).running() as load:
-            deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline:
-                workers = server.workers()
-                if workers:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(chance.choice(workers), signal.SIGKILL)
-                        kills += 1
-                time.sleep(1)  # prefork: ok (the rhythm of kills)
-        # One request in each, and the connections that it kept: those are closed, and nobody hears another's answer.
-        load.check(failures=kills * 8)
-        assert not [f for f in load.all_failures if "refused" in f], load.all_failures
-        say(f"{kills} kills: {load.say()}")
+        say(kills.run(server, seconds))
         assert server.stop() == 0
 
 

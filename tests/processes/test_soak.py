@@ -15,3 +15,7 @@ def test_reloads_in_a_row_under_load_drop_nobody() -> None:
 
 def test_workers_that_come_and_go_drop_nobody() -> None:
     soak.scale(3, print)
+
+
+def test_workers_that_are_killed_fail_only_what_had_reached_them() -> None:
+    soak.kill(1.5, print)
