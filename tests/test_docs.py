@@ -1,4 +1,4 @@
-"""What README and docs say is so. `python -m tests.test_docs` writes the options' table anew."""
+"""What README and docs say is so. `python -m tests.test_docs` writes the tables of options anew."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.dispatch import Signal
 
-from django_prefork import signals
+from django_prefork import from_gunicorn, signals
 from django_prefork.access_format import FIELDS, FORMATS, Answer, line_maker
 from django_prefork.config import INTERNAL_PREFIX, OPTIONS, options_table, resolve
 from django_prefork.management.commands.runprefork import Command
@@ -60,15 +60,26 @@ def quoted(page: Path) -> Iterator[str]:
 # -- options -----------------------------------------------------------------------------------------------------------
 
 
-def with_options_table(text: str) -> str:
-    mark, end = "<!-- options -->\n", "<!-- /options -->"
-    before, _, rest = text.partition(mark)
-    return f"{before}{mark}{options_table()}{end}{rest.partition(end)[2]}"
+# Tables that the code knows: by page, their name on it.
+TABLES = {README: ("options", options_table), DOCS / "from-gunicorn.md": ("gunicorn", from_gunicorn.table)}
 
 
-def test_the_options_table_is_the_one_of_the_code() -> None:
-    text = README.read_text()
-    assert text == with_options_table(text), "write it anew: python -m tests.test_docs"
+def with_table(page: Path) -> str:
+    name, table = TABLES[page]
+    mark, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    before, _, rest = page.read_text().partition(mark)
+    return f"{before}{mark}{table()}{end}{rest.partition(end)[2]}"
+
+
+@pytest.mark.parametrize("page", TABLES, ids=lambda page: page.name)
+def test_tables_are_those_of_the_code(page: Path) -> None:
+    assert page.read_text() == with_table(page), "write it anew: python -m tests.test_docs"
+
+
+@pytest.mark.parametrize("name", ["gunicorn", "uwsgi"])
+def test_options_that_others_become_exist(name: str) -> None:
+    for row in rows(DOCS / f"from-{name}.md", name):
+        assert set(re.findall(r"`(\w+)`", row[1])) <= {option.key for option in OPTIONS}, row
 
 
 @cache
@@ -95,7 +106,8 @@ def test_every_option_and_every_environment_variable_exists(page: Path) -> None:
     for words in quoted(page):
         # What looks like an option, by a part that only options' names have.
         if re.fullmatch(r"(?:limit|max|spool)_\w+|\w+_(?:timeout|delay|log|path|buffer)|keep_alive", words):
-            assert words in names, f"{page.name}: {words}"
+            theirs = page.name == "from-gunicorn.md" and any(row.has(words) for row in from_gunicorn.ROWS)
+            assert words in names or theirs, f"{page.name}: {words}"
 
 
 @pages
@@ -267,4 +279,5 @@ def test_the_image_asks_for_health_where_the_server_answers() -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(with_options_table(README.read_text()))
+    for page in TABLES:
+        page.write_text(with_table(page))

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper, SystemCheckError
 from django.core.servers.basehttp import get_internal_wsgi_application
 
-from django_prefork import __version__, config, inheritance, log, process
+from django_prefork import __version__, config, from_gunicorn, inheritance, log, process
 from django_prefork.arbiter import fork_safety, launch, privileges, warmup
 from django_prefork.arbiter.arbiter import Arbiter
 from django_prefork.arbiter.audit import Audit
@@ -43,6 +43,11 @@ class Command(BaseCommand):
             help="Show every option, its value and where it came from, and exit.",
         )
         parser.add_argument(
+            "--from-gunicorn",
+            metavar="FILE",
+            help="With --print-config: show what a gunicorn configuration file amounts to here, and exit.",
+        )
+        parser.add_argument(
             "--check",
             action="store_true",
             help="Do everything up to the first fork (setup, checks, application); exit with 0 or 1.",
@@ -66,6 +71,9 @@ class Command(BaseCommand):
         # Of what was before, only the CPU time is known: the interpreter's start, settings, and all apps.
         self.phases.seconds["setup"] = time.process_time()
         try:
+            if options["from_gunicorn"] is not None:
+                self._translate(options["from_gunicorn"], options["print_config"])
+                return
             self.config = config.resolve(options, os.environ, getattr(settings, "PREFORK", None))
             if options["print_config"]:
                 self.stdout.write(config.describe(self.config))
@@ -85,6 +93,13 @@ class Command(BaseCommand):
         except (config.ConfigError, ListenError, launch.LaunchError) as error:
             raise CommandError(str(error)) from None
         process.leave(self._be_arbiter(place, options))
+
+    def _translate(self, path: str, print_config: bool) -> None:
+        if not print_config:
+            raise CommandError(
+                "--from-gunicorn does not serve: add --print-config, and put what that prints into your settings."
+            )
+        self.stdout.write(from_gunicorn.translate(from_gunicorn.read(path), path))
 
     def _check(self, options: dict[str, Any]) -> None:
         application = self._load(options)
