@@ -8,3 +8,6 @@ from django.apps import AppConfig
 class PreforkConfig(AppConfig):
     name = "django_prefork"
     verbose_name = "Prefork"
+
+    def ready(self) -> None:
+        from django_prefork import checks  # noqa: F401 - it registers them

@@ -25,8 +25,10 @@ __all__ = [
     "Option",
     "add_arguments",
     "describe",
+    "in_use",
     "options_table",
     "resolve",
+    "use",
 ]
 
 # Environment variables that begin like this are the processes' own, by which they pass things on to each other.
@@ -310,6 +312,16 @@ class Config:
             result[option.name] = option.compute_default() if value is None else option.read(value, source)
             sources[option.name] = source
         return cls(**result, sources=sources)
+
+
+#: Of the server that runs in this process; None in every other process.
+in_use: Config | None = None
+
+
+def use(config: Config) -> None:
+    """This process is a server with this configuration: what looks at `in_use` sees its flags, too."""
+    global in_use
+    in_use = config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -118,6 +118,11 @@ def setup(config: Config, verbosity: int = 1, color: bool | None = None) -> None
         _attach(logging.getLogger("django") if requests.propagate else requests, logging.ERROR, color)
 
 
+def shows_errors() -> bool:
+    """Whether a view's exception becomes visible anywhere, with nothing but the project's own LOGGING."""
+    return _shows_errors(logging.getLogger("django.request"))
+
+
 def _is_colorful_terminal() -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("DJANGO_COLORS") == "nocolor" or os.environ.get("TERM") == "dumb":
         return False

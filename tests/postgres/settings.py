@@ -25,5 +25,10 @@ DATABASES = {
 for _key, _value in json.loads(os.environ["TEST_OPTIONS"]).items():
     if _key == "pool":
         DATABASES["default"]["OPTIONS"]["pool"] = _value  # type: ignore[index]
+    elif _key == "wait":
+        import psycopg2.extensions
+        import psycopg2.extras
+
+        psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
     else:
         DATABASES["default"][_key] = _value

@@ -20,6 +20,7 @@ WAYS = {
     "psycopg-persistent": ("psycopg", {"CONN_MAX_AGE": 60}),
     "psycopg-pool": ("psycopg", {"pool": {"min_size": 1, "max_size": 2}}),
     "psycopg2": ("psycopg2", {}),
+    "psycopg2-waiting": ("psycopg2", {"CONN_MAX_AGE": 60, "wait": True}),
 }
 
 
@@ -121,7 +122,7 @@ def test_an_idle_worker_closes_connections_older_than_conn_max_age(
         assert server.ask()["backend"] != mine
 
 
-@pytest.mark.parametrize("way", ["psycopg", "psycopg-persistent", "psycopg-pool"])
+@pytest.mark.parametrize("way", ["psycopg", "psycopg-persistent", "psycopg-pool", "psycopg2-waiting"])
 def test_after_a_late_request_its_query_is_gone_and_the_next_one_does_not_fail(postgres: Path, way: str) -> None:
     with Site(postgres, way, "--workers", "1", "--timeout", "0.5", errors=r"Internal Server Error: /sleep/") as server:
         server.ready()

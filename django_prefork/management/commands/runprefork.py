@@ -75,6 +75,7 @@ class Command(BaseCommand):
                 self._translate(options["from_gunicorn"], options["print_config"])
                 return
             self.config = config.resolve(options, os.environ, getattr(settings, "PREFORK", None))
+            config.use(self.config)
             if options["print_config"]:
                 self.stdout.write(config.describe(self.config))
                 return
