@@ -113,6 +113,9 @@ _CALLERS = ("run", "_send_iterable")
 # Where Django's WSGI handler lives, and what turns exceptions into error pages around each middleware.
 _HANDLER = os.path.join("django", "core", "handlers", "wsgi.py")
 _CATCHER = os.path.join("django", "core", "handlers", "exception.py")
+_CATCHES = "inner"
+# Who runs here when a signal has come.
+_JUDGES = ("late", "_in_application")
 
 
 def _in_application(frame: FrameType | None) -> bool:
@@ -121,6 +124,8 @@ def _in_application(frame: FrameType | None) -> bool:
     An exception in the middle of the server's code could lose an answer. In Django's handler it would do so outside of
     the middleware chain, where no error page is made, and a response that is there already would never be closed.
     """
+    while frame is not None and frame.f_code.co_filename == _OWN and frame.f_code.co_name in _JUDGES:
+        frame = frame.f_back  # a signal while another one was looked at
     innermost = frame
     in_handler = is_caught = False
     while frame is not None:
@@ -131,6 +136,11 @@ def _in_application(frame: FrameType | None) -> bool:
             runs = calls and getattr(frame.f_locals.get("self"), "in_application", False) is True
             return runs and (is_caught or not in_handler)
         in_handler = in_handler or name.endswith(_HANDLER)
-        is_caught = is_caught or (name.endswith(_CATCHER) and frame is not innermost)
+        if name.endswith(_CATCHER):
+            if frame.f_code.co_name != _CATCHES:
+                return (
+                    False  # an error page is being made, for whatever reason: nobody would catch what is raised there
+                )
+            is_caught = is_caught or frame is not innermost
         frame = frame.f_back
     return False
