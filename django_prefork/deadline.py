@@ -124,7 +124,7 @@ def _in_application(frame: FrameType | None) -> bool:
     An exception in the middle of the server's code could lose an answer. In Django's handler it would do so outside of
     the middleware chain, where no error page is made, and a response that is there already would never be closed.
     """
-    while frame is not None and frame.f_code.co_filename == _OWN and frame.f_code.co_name in _JUDGES:
+    while frame is not None and frame.f_code.co_filename == __file__ and frame.f_code.co_name in _JUDGES:
         frame = frame.f_back  # a signal while another one was looked at
     innermost = frame
     in_handler = is_caught = False
@@ -138,9 +138,7 @@ def _in_application(frame: FrameType | None) -> bool:
         in_handler = in_handler or name.endswith(_HANDLER)
         if name.endswith(_CATCHER):
             if frame.f_code.co_name != _CATCHES:
-                return (
-                    False  # an error page is being made, for whatever reason: nobody would catch what is raised there
-                )
+                return False  # an error page is being made: nobody would catch what is raised there
             is_caught = is_caught or frame is not innermost
         frame = frame.f_back
     return False

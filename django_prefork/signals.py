@@ -1,7 +1,7 @@
 """Hooks a project can attach to: Django signals, sent with ``send_robust`` so that a receiver's error does no harm.
 
-Every signal is sent with ``sender=None``. ``server_ready``, ``pre_fork``, ``worker_died`` and ``server_stopping`` are
-sent in the Arbiter's process, the others in the worker's.
+Every signal is sent with ``sender=None``. ``server_ready``, ``pre_fork``, ``worker_died``, ``request_timed_out`` and
+``server_stopping`` are sent in the Arbiter's process, the others in the worker's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,11 @@ worker_exiting = Signal()
 #: In the Arbiter, after a worker's end. Arguments: ``slot``, ``generation``, ``pid`` (int), ``status`` (int, the
 #: exit status, negative for a signal), ``expected`` (bool: the worker had been told to leave).
 worker_died = Signal()
+#: In the Arbiter, after a worker was killed because its request was over its time. Arguments: ``slot``, ``generation``,
+#: ``pid``, ``request`` (str, its first line), ``view``, ``client``, ``request_id`` (str, empty where not known),
+#: ``seconds`` (float, its age), ``stacks`` (str, of all threads, as `faulthandler` writes them). The client's words are
+#: as they came.
+request_timed_out = Signal()
 #: In the Arbiter, when it begins to stop. Arguments: ``reason`` (str).
 server_stopping = Signal()
 

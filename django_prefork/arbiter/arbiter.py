@@ -19,11 +19,12 @@ from django_prefork.arbiter.chronicle import Chronicle
 from django_prefork.arbiter.listeners import Listener
 from django_prefork.arbiter.nursery import CannotFork, Nursery
 from django_prefork.arbiter.stacks import Stacks
-from django_prefork.arbiter.watch import NAP, Watch, quoted
+from django_prefork.arbiter.watch import NAP, Watch
 from django_prefork.config import Config
 from django_prefork.layout import SLOTS
 from django_prefork.log import AccessLog
 from django_prefork.memory import OutOfMemory
+from django_prefork.report import quoted
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.scoreboard import Stage as EraStage
 from django_prefork.worker import handoff

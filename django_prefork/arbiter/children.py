@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from django_prefork.scoreboard import Reading
+
 
 class Stage(Enum):
     """Where in its life a worker is, for the Arbiter. What it does at the moment stands in the scoreboard."""
@@ -44,6 +46,8 @@ class Child:
         #: Why it goes, if it was told to: one of `layout.REASONS`, and in words.
         self.reason = ""
         self.why = ""
+        #: The request it is killed for.
+        self.accused: Reading | None = None
         #: Time that nobody had, for the request or boot that began at `credit_since`.
         self.credit = 0.0
         self.credit_since = 0.0

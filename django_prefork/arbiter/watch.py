@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 import os
 import signal
 import time
 
+from django_prefork import signals
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.config import Config
 from django_prefork.memory import private_bytes
+from django_prefork.report import quoted, serving
 from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.worker.worker import DUMP_SIGNAL, LATE_SIGNAL
 
@@ -22,10 +23,6 @@ AGAIN = 1.0
 DUMP_SECONDS = 1.0
 # The longest the Arbiter sleeps (seconds): what it must not miss for longer is a request that becomes overdue.
 NAP = 1.0
-
-
-# Loaded now: without a free descriptor, naming a request could not import it.
-codecs.lookup("unicode_escape")
 
 
 class Watch:
@@ -95,20 +92,18 @@ class Watch:
         if self._board.read(child.slot) != reading:
             return now + 0.01
         if now >= hard:
-            self._doom(child, "timeout", self._accusation(reading, now, reading.limit))
+            child.accused = reading
+            self._doom(child, "timeout", serving(reading, now, f"timeout is {reading.limit:g} s"))
             return now
         if child.told_late != reading.since:
             child.told_late = reading.since
             child.tell_again = now
-            logger.warning("%s %s: RequestTimeout", child.name, self._accusation(reading, now, reading.limit))
+            late = serving(reading, now, f"timeout is {reading.limit:g} s")
+            logger.warning("%s %s: RequestTimeout", child.name, late)
         if now >= child.tell_again:
             child.tell_again = now + AGAIN
             child.kill(LATE_SIGNAL)
         return min(hard, child.tell_again)
-
-    @staticmethod
-    def _accusation(reading: Reading, now: float, limit: float) -> str:
-        return f"serving {quoted(reading.request)} for {now - reading.since:.1f} s, timeout is {limit:g} s"
 
     def _doom(self, child: Child, reason: str, why: str) -> None:
         """Ask for all stacks, then kill. A stopped process is continued first, or it could not answer."""
@@ -124,6 +119,19 @@ class Watch:
         stacks = os.pread(child.dump, 1 << 20, 0).decode("utf-8", "replace").rstrip()
         child.kill(signal.SIGKILL)
         logger.error("%s killed: %s\n%s", child.name, child.why, stacks or "(it gave no stacks)")
+        if child.accused is not None:
+            signals.emit(
+                signals.request_timed_out,
+                slot=child.slot,
+                generation=child.accused.generation,
+                pid=child.pid,
+                request=child.accused.request,
+                view=child.accused.view,
+                client=child.accused.client,
+                request_id=child.accused.request_id,
+                seconds=time.monotonic() - child.accused.since,
+                stacks=stacks,
+            )
 
     def kill_all(self, why: str) -> None:
         for child in self._children:
@@ -137,8 +145,3 @@ class Watch:
             child.reason, child.why = "timeout", f"{why}{what}"
             child.kill_at = None
             child.kill(signal.SIGKILL)
-
-
-def quoted(line: str) -> str:
-    """A client's words in a log: no control characters."""
-    return '"' + line.encode("unicode_escape").decode("ascii").replace('"', "\\x22") + '"'

@@ -17,7 +17,6 @@ from typing import Any
 from django.core.signals import got_request_exception
 
 from django_prefork import process, signals, status
-from django_prefork.access_format import escape
 from django_prefork.config import Config
 from django_prefork.deadline import Clock
 from django_prefork.http.environ import TrustedProxies
@@ -25,6 +24,7 @@ from django_prefork.http.parser import Limits, RequestParser
 from django_prefork.http.storage import Storage
 from django_prefork.log import AccessLog
 from django_prefork.memory import private_bytes
+from django_prefork.report import serving
 from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.worker import naming
 from django_prefork.worker.collector import Collector
@@ -221,9 +221,8 @@ class Worker:
 
     def _name_slow(self, age: float, frame: FrameType) -> None:
         """The guard's: the request runs for longer than slow_request."""
-        request = escape(self.board.read(self.slot).request)
-        text = '%s slow: serving "%s" for %.1f s, slow_request is %g s\n%s'
-        logger.warning(text, self.name, request, age, self.config.slow_request, stack_of(frame))
+        what = serving(self.board.read(self.slot), time.monotonic(), f"slow_request is {self.config.slow_request:g} s")
+        logger.warning("%s slow: %s\n%s", self.name, what, stack_of(frame))
 
     def _help_out(self) -> None:
         """The guard's: a request runs for long, and the loop stands still."""

@@ -17,7 +17,7 @@ def test_a_slow_request_is_logged_with_its_stack_at_each_doubling(workers: str, 
         assert server.get(path)[0] == 200
         said = re.findall(
             rf'worker=\d gen=1 pid=\d+ slow: serving "GET {re.escape(path)} HTTP/1.1" for ([\d.]+) s, '
-            r"slow_request is 0.25 s\n((?:  .+\n?)+)",
+            r"slow_request is 0.25 s \(client 127.0.0.1\)\n((?:  .+\n?)+)",
             server.log,
         )
         ages = [float(age) for age, _ in said]

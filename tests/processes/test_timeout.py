@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import re
+import signal
 import threading
 import time
 
+import psutil
 import pytest
 
 from tests.harness import PATIENCE, Clients, Server, eventually
@@ -30,7 +33,7 @@ def test_a_late_view_gets_an_exception_that_django_answers_and_logs() -> None:
         took = time.monotonic() - began
         assert answer.status == 500 and 0.5 <= took < 1.0, took
         # The log names the request, and the line of the view.
-        server.wait_for(r'serving "GET /slow/\?s=60 HTTP/1.1" for 0.\d s, timeout is 0.5 s: RequestTimeout')
+        server.wait_for(r'serving "GET /slow/\?s=60 HTTP/1.1" for 0.\d s, timeout is 0.5 s .*: RequestTimeout')
         server.wait_for(r'File ".*tests/site/urls.py", line \d+, in slow')
         server.wait_for("RequestTimeout: the request took longer than its timeout of 0.5 s")
         # The connection is still open, and the worker is replaced, the successor first.
@@ -56,13 +59,39 @@ def test_code_that_catches_the_exception_gets_it_again() -> None:
         assert server.count("caught 2") == 1 and server.count("SIGKILL") == 0
 
 
-def test_code_that_never_gives_up_is_named_and_killed() -> None:
-    with serve("--timeout", "0.3", "--timeout-grace", "1.5") as server:
-        with pytest.raises((OSError, http.client.HTTPException)):
-            server.get("/stubborn/")
-        assert server.count("caught 2") == 1
-        server.wait_for(r'killed: serving "GET /stubborn/ HTTP/1.1" for [12]\.\d s, timeout is 0.3 s')
-        server.wait_for(r'File ".*tests/site/urls.py", line \d+ in stubborn')
+@pytest.mark.parametrize(
+    ("path", "view", "stopped"),
+    [
+        ("/spin/", "spin", False),
+        ("/catastrophe/", "catastrophe", False),
+        ("/stubborn/", "stubborn", False),
+        ("/slow/?s=600", "slow", True),
+    ],
+)
+def test_a_request_that_is_not_to_be_ended_is_told_with_all_that_is_known_of_it(
+    path: str, view: str, stopped: bool
+) -> None:
+    """A loop in Python, one in C that keeps the GIL, one that catches everything, and a stopped process."""
+    environment = {**DJANGO, "TEST_APP": "tests.site.hooked_app"}
+    # The exception ends loops in Python, and in `re`, which looks at signals now and then.
+    grace = "1.5" if path == "/stubborn/" else "0"
+    arguments = ("--workers", "1", "--timeout", "0.4", "--timeout-grace", grace)
+    with Server(*arguments, environment=environment, errors=LATE).ready() as server, server.connect() as sock:
+        (pid,) = server.full_strength(1)
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: abc-1\r\n\r\n".encode())
+        if stopped:
+            eventually(lambda: psutil.Process(pid).status() == "sleeping", "it sleeps")
+            server.kill(signal.SIGSTOP, pid)
+        what = rf'serving "GET {re.escape(path)} HTTP/1.1" for \d\.\d s, timeout is 0.4 s'
+        known = rf'view tests.site.urls.{view}, client 127.0.0.1, request id "abc-1"'
+        server.wait_for(rf"worker=0 gen=1 pid={pid} killed: {what} \({known}\)")
+        server.wait_for(rf'File ".*tests/site/urls.py", line \d+ in {view}')
+        assert sock.recv(1) == b""  # closed, and no wrong answer
+        server.wait_for(
+            rf"hook request_timed_out \d+ pid={pid} request=GET {re.escape(path)} HTTP/1.1 view=tests.site.urls.{view}"
+            r" client=127.0.0.1 request_id=abc-1"
+        )
+        server.wait_for(r"worker=\d+ gen=1 pid=\d+ ready", times=2)
         assert server.get()[0] == 200
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 
@@ -23,6 +24,17 @@ def boom(request: HttpRequest) -> HttpResponse:
 def slow(request: HttpRequest) -> HttpResponse:
     time.sleep(float(request.GET["s"]))  # prefork: ok
     return HttpResponse("slept\n")
+
+
+def spin(request: HttpRequest) -> HttpResponse:
+    """In Python, for ever."""
+    while True:
+        pass
+
+
+def catastrophe(request: HttpRequest) -> HttpResponse:
+    """In C code that keeps the GIL."""
+    return HttpResponse(str(re.match(r"(a+)+$", "a" * 64 + "b")))
 
 
 def stubborn(request: HttpRequest) -> HttpResponse:
@@ -92,6 +104,8 @@ urlpatterns = [
     path("boom/", boom),
     path("slow/", slow),
     path("stubborn/", stubborn),
+    path("spin/", spin),
+    path("catastrophe/", catastrophe),
     path("short/", short),
     path("endless/", endless),
     path("patient/", patient),

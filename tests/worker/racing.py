@@ -41,6 +41,7 @@ class Sink:
     """A client that takes all."""
 
     peer = ("127.0.0.1", "1")
+    label = b"127.0.0.1\n"
 
     def __init__(self) -> None:
         self.data = b""
@@ -101,7 +102,8 @@ def main() -> None:
     from django.core.wsgi import get_wsgi_application
 
     board = Scoreboard.create(4)
-    clock = Clock(board.row(0), 1e-9, lambda: None)
+    row = board.row(0)
+    clock = Clock(row, 1e-9, lambda: None)
     clock.use()
     got_request_exception.connect(clock.report)
     told: list[str] = []
@@ -111,7 +113,7 @@ def main() -> None:
 
     def service(application: Any) -> Service:
         config = Config.of(timeout=0, workers=1)
-        others: Any = {"slot": 0, "generation": 1, "access_log": None, "clock": clock}
+        others: Any = {"row": row, "slot": 0, "generation": 1, "access_log": None, "clock": clock}
         return Service(application, config, board, expire=told.append, **others)
 
     shared = template(server_name="h", server_port="80", errors=sys.stderr)
