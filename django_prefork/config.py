@@ -218,6 +218,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("health_path", "Proxy", values.URL_PATH, None, none="off",
         help="Path that the server answers itself, before Django, ALLOWED_HOSTS and redirects.",
         why="No path is taken from your project unasked."),
+    Option("status_bind", "Inside", values.ADDRESS, None, none="off",
+        help="Address where the Arbiter tells what the server is doing: /live, /ready, /status.json and /metrics.",
+        why="It tells of clients and paths, and asks nobody who they are; a unix socket is this user's alone."),
+    Option("control_socket", "Inside", values.SOCKET, None, none="off",
+        help="Path of the unix socket by which manage.py preforkctl looks inside and steers; this user's alone.",
+        why="Signals do without it; nothing that could stop the server is there unasked."),
     Option("access_log", "Logging", values.LOG, None, none="off",
         help="Where each answer is logged: a file, or - for standard output.",
         why="The proxy in front mostly keeps one already, and a line for each request is not free."),
@@ -284,6 +290,8 @@ class Config:
     send_buffer: int
     forwarded_allow_ips: tuple[str, ...]
     health_path: str | None
+    status_bind: Bind | None
+    control_socket: str | None
     access_log: str | None
     access_log_format: str
     pid_file: str | None

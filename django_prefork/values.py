@@ -177,6 +177,18 @@ def binds(value: object) -> tuple[Bind, ...]:
     return tuple(found)
 
 
+def address(value: object) -> Bind:
+    """One that this server makes itself."""
+    bind = value if isinstance(value, Bind) else Bind.parse(text(str(value) if type(value) is int else value))
+    if bind.kind == "fd":
+        raise ValueError("it makes this socket itself")
+    return bind
+
+
+def socket_path(value: object) -> str:
+    return _socket_path(path(value).removeprefix("unix:"))
+
+
 def networks(value: object) -> tuple[str, ...]:
     if isinstance(value, str) and value.strip().lower() in _NOTHING:
         return ()
@@ -345,6 +357,8 @@ LOG_FORMAT = Kind(
 )
 URL_PATH = Kind("PATH", "a path that begins with / and has no query, such as /-/health, or off", or_nothing(url_path))
 BINDS = Kind("ADDRESS", "HOST:PORT, unix:/path or fd:NUMBER, each once", binds, show_items)
+ADDRESS = Kind("ADDRESS", "HOST:PORT, unix:/path, or off", or_nothing(address))
+SOCKET = Kind("PATH", "the path of a unix socket that begins with /, or off", or_nothing(socket_path))
 NETWORKS = Kind("LIST", "addresses, networks such as 10.0.0.0/8, or *", networks, show_items)
 WARMUPS = Kind("LIST", "paths that begin with /, or names such as shop.caches.fill,", warmups, show_items)
 SWITCH = Kind("on|off", "on or off", switch, show_switch)

@@ -7,6 +7,7 @@ import os
 import random
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -16,8 +17,10 @@ from django_prefork.arbiter import policy
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.arbiter.chronicle import Chronicle
-from django_prefork.arbiter.listeners import Listener
+from django_prefork.arbiter.desk import Desk, Talk
+from django_prefork.arbiter.listeners import SERVE, STATUS, Listener
 from django_prefork.arbiter.nursery import CannotFork, Nursery
+from django_prefork.arbiter.pages import Pages, PageTalk
 from django_prefork.arbiter.stacks import Stacks
 from django_prefork.arbiter.watch import NAP, Watch
 from django_prefork.config import Config
@@ -69,7 +72,10 @@ class Arbiter:
         audit: Audit | None = None,
     ) -> None:
         self.config = config
-        self.listeners = listeners
+        #: For clients; those for people are at the desk.
+        self.listeners = [listener for listener in listeners if listener.role == SERVE]
+        self.pages = Pages(board, self.listeners)
+        self.desk = Desk([listener for listener in listeners if listener.role != SERVE], self._greet)
         self.board = board
         self.generation = generation
         self.life = life
@@ -84,7 +90,7 @@ class Arbiter:
         self.nursery = Nursery(
             application,
             config,
-            listeners=listeners,
+            listeners=self.listeners,
             board=board,
             generation=generation,
             access_log=access_log,
@@ -124,6 +130,7 @@ class Arbiter:
             self.reap()
         for listener in self.listeners:
             listener.close()
+        self.desk.close()
         logger.info("arbiter gen=%d leaves: %s", self.generation, self.leaving)
         return self.status
 
@@ -148,7 +155,7 @@ class Arbiter:
         now = time.monotonic()
         self._credit(policy.lost_time(self._woke, now))
         self._woke = now
-        again = min(self.watch.murder(), self.stacks.look(now), self.chronicle.look(now))
+        again = min(self.watch.murder(), self.stacks.look(now), self.chronicle.look(now), self.desk.look(now))
         stage = EraStage.LEAVING if self.leaving else EraStage.READY if self.ready else EraStage.BOOTING
         self.chronicle.tell(stage, 0 if self._winched else self.target)
         if self.deadline is not None:
@@ -168,9 +175,11 @@ class Arbiter:
             poll.register(self.control, select.POLLIN)
         for child in self.children:
             poll.register(child.pipe, select.POLLIN)
+        for fd, mask in self.desk.interests(self._woke, takes=self._takes_visitors()):
+            poll.register(fd, mask)
         self._credit(policy.lost_time(self._woke, time.monotonic()))
         began = time.monotonic()
-        poll.poll(max(0.0, planned - began) * 1000 + 1)
+        ready = poll.poll(max(0.0, planned - began) * 1000 + 1)
         self._woke = time.monotonic()
         if policy.lost_time(planned, self._woke):
             # Since when it stood still nobody knows; at most since it went to sleep, and that is given.
@@ -179,6 +188,14 @@ class Arbiter:
         self._obey()
         if self.life >= 0 and _ended(self.life):
             self.life_ended()
+        self.desk.serve(ready)
+
+    def _takes_visitors(self) -> bool:
+        """During a reload there are two Arbiters at one desk; the new one's turn is when it is ready."""
+        return self.generation == 1 or self.ready or len(self.board.eras()) < 2
+
+    def _greet(self, listener: Listener, sock: socket.socket) -> Talk | None:
+        return PageTalk(self.pages) if listener.role == STATUS else None
 
     # -- signals -------------------------------------------------------------------------------------------------------
 
@@ -250,6 +267,8 @@ class Arbiter:
 
     def _leave(self, why: str, seconds: float | None) -> None:
         self.leaving = why
+        if not self._stopping:
+            self.desk.close()  # another generation answers
         self.deadline = None if seconds is None else time.monotonic() + seconds
         signals.emit(signals.server_stopping, reason=why)
         for child in self.children:
@@ -365,15 +384,21 @@ class Arbiter:
 
     def spawn(self) -> bool:
         """Fork one worker; whether that worked."""
-        foreign = [fd for fd in (self._wakeup, self._wakeup_write, self.control) if fd >= 0]
         try:
-            child = self.nursery.fork(self.children, self.life, foreign)
+            child = self.nursery.fork(self.children, self.life, self._forget_ours)
         except CannotFork as error:
             self._failed_start(str(error))
             return False
         self._out_of_memory.look()  # what was before its time is not its
         self.children.add(child)
         return True
+
+    def _forget_ours(self) -> None:
+        """In a worker: a copy of these would keep the Arbiter's end, or a visitor's, from being noticed."""
+        for fd in (self._wakeup, self._wakeup_write, self.control):
+            if fd >= 0:
+                os.close(fd)
+        self.desk.close()
 
     def _failed_start(self, why: str) -> None:
         self._failures += 1

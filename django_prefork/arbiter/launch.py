@@ -20,7 +20,7 @@ from typing import Any
 
 from django_prefork import inheritance, process
 from django_prefork.arbiter import fork_safety
-from django_prefork.arbiter.listeners import Listener, ListenError, adopt, join_all, listen_all
+from django_prefork.arbiter.listeners import Listener, ListenError, adopt, join_all, listen_all, wanted
 from django_prefork.config import Config
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.supervisor import state
@@ -80,7 +80,7 @@ def launch(config: Config) -> Place:
         os.umask(config.umask)
     pid_file = _lock_pid_file(config.pid_file) if config.pid_file else None
     try:
-        listeners = listen_all(config.bind, config.backlog)
+        listeners = listen_all(wanted(config), config.backlog)
     except ListenError:
         if pid_file is not None:
             _give_back(pid_file)
@@ -139,7 +139,7 @@ def join(words: dict[str, Any], config: Config) -> Place:
     """
     if config.umask is not None:
         os.umask(config.umask)
-    listeners, new = join_all(config.bind, config.backlog, [adopt(item) for item in words["listeners"]])
+    listeners, new = join_all(wanted(config), config.backlog, [adopt(item) for item in words["listeners"]])
     place = json.dumps(_place_words(config, listeners, new)).encode()
     with socket.socket(fileno=os.dup(words["control"])) as control:
         # Descriptors of what we made go along: the Supervisor keeps every socket, for the generations after us.

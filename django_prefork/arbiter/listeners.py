@@ -6,10 +6,17 @@ import errno
 import os
 import socket
 import stat
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from django_prefork import socket_file
-from django_prefork.config import Bind
+from django_prefork.config import Bind, Config
+
+# For clients; for those who look inside; for those who steer.
+SERVE, STATUS, CONTROL = "serve", "status", "control"
+# Connections that wait for the Arbiter in the kernel: probes and scrapers are few.
+BACKLOG = 128
 
 
 class ListenError(Exception):
@@ -21,13 +28,14 @@ class Listener:
 
     `own` says that this server made it, and may shut it down for everyone when it stops; a socket that systemd or
     another parent keeps is theirs. `bind` is what was asked for, by which a reload knows it again. `path` and `inode`
-    (device, inode) belong to unix sockets.
+    (device, inode) belong to unix sockets. `role` says who comes to it: SERVE for clients, or those who look inside.
     """
 
-    def __init__(self, sock: socket.socket, bind: str, *, own: bool) -> None:
+    def __init__(self, sock: socket.socket, bind: str, *, own: bool, role: str = SERVE) -> None:
         self.socket = sock
         self.bind = bind
         self.own = own
+        self.role = role
         self.family = sock.family
         self.path = ""
         self.inode = (0, 0)
@@ -61,6 +69,7 @@ class Listener:
             "own": self.own,
             "path": self.path,
             "inode": list(self.inode),
+            "role": self.role,
             "new": False,
         }
 
@@ -105,17 +114,31 @@ class Listener:
 
 def adopt(words: dict[str, Any]) -> Listener:
     """A listener that another process image left."""
-    listener = Listener(socket.socket(fileno=words["fd"]), words["bind"], own=words["own"])
+    listener = Listener(
+        socket.socket(fileno=words["fd"]), words["bind"], own=words["own"], role=words.get("role", SERVE)
+    )
     listener.inode = (words["inode"][0], words["inode"][1])  # as it was when it was made
     return listener
 
 
-def listen_all(binds: tuple[Bind, ...], backlog: int) -> list[Listener]:
-    """All of them or none. Raises `ListenError`."""
+def wanted(config: Config) -> list[tuple[Bind, str]]:
+    """What to listen at, and for whom."""
+    found = [(bind, SERVE) for bind in config.bind]
+    if config.status_bind is not None:
+        found.append((config.status_bind, STATUS))
+    if config.control_socket is not None:
+        found.append((Bind("unix", path=config.control_socket), CONTROL))
+    return found
+
+
+def listen_all(wanted: Iterable[tuple[Bind, str]], backlog: int) -> list[Listener]:
+    """All of them or none; `backlog` is for clients. Raises `ListenError`."""
     listeners: list[Listener] = []
     try:
-        for bind in binds:
-            listeners.append(listen(bind, backlog))
+        for bind, role in wanted:
+            listener = listen(bind, backlog if role == SERVE else BACKLOG, private=role != SERVE)
+            listener.role = role
+            listeners.append(listener)
     except ListenError:
         for listener in listeners:
             listener.remove()
@@ -123,30 +146,34 @@ def listen_all(binds: tuple[Bind, ...], backlog: int) -> list[Listener]:
     return listeners
 
 
-def join_all(binds: tuple[Bind, ...], backlog: int, inherited: list[Listener]) -> tuple[list[Listener], list[Listener]]:
+def join_all(
+    wanted: list[tuple[Bind, str]], backlog: int, inherited: list[Listener]
+) -> tuple[list[Listener], list[Listener]]:
     """The listeners of a later generation: those that are there already, and new ones. Raises `ListenError`.
 
-    Returns all of them in the order of `binds`, and those among them that are new. What is not wanted is closed here.
+    Returns all of them in the order of `wanted`, and those among them that are new. What is not wanted is closed here.
     """
     there = list(inherited)
     found: list[Listener | None] = []
-    for bind in binds:
-        match = next((listener for listener in there if listener.bind == str(bind) and not listener.lost), None)
+    for bind, role in wanted:
+        fitting = (one for one in there if one.bind == str(bind) and one.role == role and not one.lost)
+        match = next(fitting, None)
         if match is not None:
             there.remove(match)
         found.append(match)
-    new = iter(listen_all(tuple(bind for bind, match in zip(binds, found, strict=True) if match is None), backlog))
+    new = iter(listen_all([one for one, match in zip(wanted, found, strict=True) if match is None], backlog))
     for listener in there:
         listener.close()
     listeners = [match if match is not None else next(new) for match in found]
     return listeners, [listener for listener in listeners if listener not in found]
 
 
-def listen(bind: Bind, backlog: int) -> Listener:
+def listen(bind: Bind, backlog: int, *, private: bool = False) -> Listener:
+    """`private`: the file of a unix socket is its owner's alone."""
     if bind.kind == "fd":
         return _inherited(bind)
     if bind.kind == "unix":
-        return _unix(bind, backlog)
+        return _unix(bind, backlog, private)
     return _tcp(bind, backlog)
 
 
@@ -179,14 +206,17 @@ _REMEDIES = {
 }
 
 
-def _unix(bind: Bind, backlog: int) -> Listener:
+def _unix(bind: Bind, backlog: int, private: bool) -> Listener:
     try:
         # A socket that is bound and does not listen yet looks as one that nobody listens on any more.
         with socket_file.locked_folder(bind.path):
             _make_way(bind)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                sock.bind(bind.path)
+                if private:
+                    _bind_private(sock, bind.path)
+                else:
+                    sock.bind(bind.path)
                 sock.listen(backlog)
                 return Listener(sock, str(bind), own=True)
             except OSError:
@@ -204,6 +234,19 @@ def _unix(bind: Bind, backlog: int) -> Listener:
         else:
             why = error.strerror or str(error)
         raise ListenError(f"Cannot listen on {bind}: {why}.") from None
+
+
+def _bind_private(sock: socket.socket, path: str) -> None:
+    """From its first moment on the file is its owner's alone."""
+    if sys.platform == "linux":
+        os.fchmod(sock.fileno(), 0o600)  # what the file is made with
+        sock.bind(path)
+        return
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
 
 
 def _make_way(bind: Bind) -> None:

@@ -48,8 +48,8 @@ class Nursery:
         self._queues = queues
         self._audit = audit
 
-    def fork(self, siblings: Iterable[Child], life: int, foreign: Iterable[int]) -> Child:
-        """A new worker. `life` is the generation's pipe; `foreign` are descriptors that are the Arbiter's alone.
+    def fork(self, siblings: Iterable[Child], life: int, forget: Callable[[], None]) -> Child:
+        """A new worker. `life` is the generation's pipe; `forget` closes what is the Arbiter's alone.
 
         Raises `CannotFork`.
         """
@@ -80,22 +80,22 @@ class Nursery:
             self._board.free(slot)
             raise CannotFork(f"cannot fork: {error.strerror}") from None
         if pid == 0:
-            self._be_worker(slot, life, write, dump, siblings, (read, *foreign))
+            os.close(read)
+            self._be_worker(slot, life, write, dump, siblings, forget)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.close(write)
         self._board.occupy(slot, pid)
         return Child(slot, self._generation, pid, read, dump, now)
 
     def _be_worker(
-        self, slot: int, life: int, pipe: int, dump: int, siblings: Iterable[Child], foreign: Iterable[int]
+        self, slot: int, life: int, pipe: int, dump: int, siblings: Iterable[Child], forget: Callable[[], None]
     ) -> NoReturn:
         """In the child; whatever happens, it ends here."""
         try:
             signal.set_wakeup_fd(-1)
             self._board.occupy(slot, os.getpid())
-            # Not its own: a copy of these would keep a sibling's or the Arbiter's end from being noticed.
-            for fd in foreign:
-                os.close(fd)
+            forget()
+            # A copy of their pipes would keep their end from being noticed.
             for child in siblings:
                 child.close()
             process.set_title(f"{self._config.proc_name or 'django-prefork'}: worker {slot} gen {self._generation}")

@@ -28,7 +28,7 @@ from django.test.testcases import _MediaFilesHandler, _StaticFilesHandler
 from django_prefork import config, log, process
 from django_prefork.arbiter import fork_safety
 from django_prefork.arbiter.arbiter import Arbiter
-from django_prefork.arbiter.listeners import Listener, listen_all
+from django_prefork.arbiter.listeners import Listener, listen_all, wanted
 from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.test.child import leave_the_tests
 from django_prefork.worker import handoff
@@ -116,7 +116,7 @@ class PreforkServer:
         assert not self._pid, "it runs already"
         _check_databases(self._databases)
         self._config = self._configure()
-        listeners = listen_all(self._config.bind, self._config.backlog)
+        listeners = listen_all(wanted(self._config), self._config.backlog)
         self.port = int(listeners[0].port)
         self._board = Scoreboard.create()
         queues = handoff.make()

@@ -65,6 +65,9 @@ class Service:
         self._expires_after = self._lifetime()
         #: Whether connections may go on after an answer.
         self.keep_alive = config.keep_alive > 0
+        path = config.health_path
+        #: Answered by the server, and whether that tells that it is ready, or that it lives.
+        self._health_paths = {} if path is None else {path: True, **_below(path, ready=True, live=False)}
         #: Whether this worker takes more: what health_path tells.
         self.ready = True
         self._clock = clock
@@ -85,7 +88,7 @@ class Service:
 
         This is the seam: who runs the application, and in which thread, is decided here and nowhere else.
         """
-        if request.path == self._config.health_path:
+        if request.path in self._health_paths:
             return self._health(client, request)
         waited = request.fields[QUEUE_TIME]
         self._row.waited(waited)
@@ -132,7 +135,10 @@ class Service:
         """Answered before Django: no ALLOWED_HOSTS, no redirect, no access log."""
         ready = self.ready and not self._board.draining
         response = Response(request, client, ready and request.keep_alive and self.keep_alive)
-        response.run(_ready if ready else _not_ready, request.fields)
+        if self._health_paths[request.path]:
+            response.run(_ready if ready else _not_ready, request.fields)
+        else:
+            response.run(_live, request.fields)
         return response.keep_alive
 
     def _waited_too_long(self, client: Client, request: RequestHead) -> bool:
@@ -189,6 +195,15 @@ class Service:
             return False
         self._row.spool(count)
         return True
+
+
+def _below(path: str, **names: bool) -> dict[str, bool]:
+    return {f"{path.rstrip('/')}/{name}": value for name, value in names.items()}
+
+
+def _live(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Cache-Control", "no-store")])
+    return [b"live\n"]
 
 
 def _ready(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:

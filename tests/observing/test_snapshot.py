@@ -5,26 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from typing import Any
 
 from django_prefork import status
 from tests.harness import Clients, Server, eventually
-
-
-def django(*arguments: str, **more: Any) -> Server:
-    return Server(*arguments, application="", environment={"TEST_APPLICATION": ""}, **more)
+from tests.observing.tools import ask, django, end
 
 
 def inside(server: Server) -> Any:
     return json.loads(server.get("/inside/")[1])
-
-
-def ask(server: Server, path: str, *fields: str) -> socket.socket:
-    """A request that is on its way."""
-    sock = server.connect()
-    sock.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode())
-    return sock
 
 
 def serving(server: Server, view: str) -> Any:
@@ -106,9 +95,7 @@ def test_a_worker_of_another_generation_is_asked_for_its_stacks_too() -> None:
         (worker,) = serving(server, "tests.site.urls.Sleep")
         assert worker["leaving"] and worker["generation"] == 1
         assert "in get" in server.get(f"/inside/?stacks={worker['slot']}")[1].decode()
-        server.kill(signal.SIGTERM)
-        server.kill(signal.SIGTERM)
-        server.errors = "killed"
+        end(server)
 
 
 def test_memory_is_weighed_and_connections_are_counted() -> None:

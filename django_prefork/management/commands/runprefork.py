@@ -20,7 +20,7 @@ from django_prefork import __version__, config, from_gunicorn, inheritance, log,
 from django_prefork.arbiter import fork_safety, launch, privileges, warmup
 from django_prefork.arbiter.arbiter import Arbiter
 from django_prefork.arbiter.audit import Audit
-from django_prefork.arbiter.listeners import ListenError
+from django_prefork.arbiter.listeners import CONTROL, SERVE, STATUS, ListenError
 
 
 class Command(BaseCommand):
@@ -188,7 +188,8 @@ class Command(BaseCommand):
         import django
 
         quit_command = "CONTROL-C" if sys.stdin is not None and sys.stdin.isatty() else "SIGTERM"
-        urls = "\n".join(f"Serving at {listener.url}" for listener in place.listeners)
+        said = {SERVE: "Serving", STATUS: "Status", CONTROL: "Control"}
+        urls = "\n".join(f"{said[listener.role]} at {listener.url}" for listener in place.listeners)
         workers = f"{self.config.workers} worker{'s' if self.config.workers != 1 else ''}"
         self.stdout.write(
             f"{datetime.now().strftime('%B %d, %Y - %X')}\n"
