@@ -87,6 +87,8 @@ class Arbiter:
         self.watch = Watch(config, board, self.children)
         self.stacks = Stacks(board, self.children)
         self.chronicle = Chronicle(board, generation, self.children)
+        audit = audit or Audit()
+        audit.ours = self.desk.descriptors
         self.nursery = Nursery(
             application,
             config,
@@ -95,7 +97,7 @@ class Arbiter:
             generation=generation,
             access_log=access_log,
             queues=self.queues,
-            audit=audit or Audit(),
+            audit=audit,
         )
         self.ready = False
         self._served = False

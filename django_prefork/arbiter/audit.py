@@ -1,7 +1,7 @@
 """What the Arbiter has at a fork and no worker will have, or what all of them would share: said once each.
 
 A fork copies one thread of many, and every descriptor. Nothing of the server's own is ever listed: it has no thread
-here, and its sockets have no name on the other side.
+here, its sockets have no name on the other side, and who asks at its desk is known.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 import threading
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class Audit:
     """Remembers what it has said: a thread is one by name and code, a connection by its peer."""
 
     def __init__(self) -> None:
+        #: Descriptors of the Arbiter's own that have a peer: who asks at its desk.
+        self.ours: Callable[[], Container[int]] = tuple
         self._said: set[object] = set()
         self._unsaid: list[tuple[object, ...]] = []
 
@@ -71,7 +74,7 @@ class Audit:
             self._note(("native", *names), _NATIVE, ", ".join(names))
 
     def _connections(self) -> None:
-        for peer in connected():
+        for peer in connected(self.ours()):
             self._note(("peer", peer), _CONNECTION, peer)
 
 
@@ -116,7 +119,7 @@ def _native_threads() -> list[str]:
     return sorted(names)
 
 
-def connected() -> list[str]:
+def connected(ours: Container[int] = ()) -> list[str]:
     """The peers of this process's connected stream sockets: `10.0.0.5:6379`, or the path of a unix socket.
 
     Without those that have no name, which are pairs within the process or the server's own, without standard streams,
@@ -127,7 +130,7 @@ def connected() -> list[str]:
     for name in os.listdir(folder):
         fd = int(name)
         try:
-            if fd < 3 or not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            if fd < 3 or fd in ours or not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue
             with socket.socket(fileno=os.dup(fd)) as sock:
                 if sock.type != socket.SOCK_DGRAM and (peer := _named(sock.getpeername())):

@@ -10,7 +10,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.harness import PATIENCE, Server
+import psutil
+
+from tests.harness import PATIENCE, Server, eventually
 
 
 @contextmanager
@@ -157,3 +159,16 @@ def test_the_collector_can_be_left_as_python_has_it() -> None:
         "--workers", "1", "--collect-between-requests", "off", application="litter.application"
     ).ready() as server:
         assert litter(server, 1000, 20)["within"] > 0
+
+
+def test_who_asks_for_the_status_is_no_connection_of_the_project() -> None:
+    with Server("--workers", "1", "--status-bind", "127.0.0.1:0", errors="was ended by SIGKILL") as server:
+        server.ready()
+        arbiter = psutil.Process(server.arbiter())
+        (status,) = {found.laddr.port for found in arbiter.net_connections("inet")} - {server.port}
+        with socket.create_connection(("127.0.0.1", status), timeout=PATIENCE) as sock:
+            sock.sendall(b"GET /ready HTTP/1.1\r\n")  # and no more, for the moment
+            eventually(lambda: any(found.raddr for found in arbiter.net_connections("inet")), "it was accepted")
+            server.kill(signal.SIGKILL, server.full_strength(1)[0])
+            server.wait_for(r"worker=\d+ gen=1 pid=\d+ ready", times=2)
+        assert server.count(r"\[WARNING\]") == 0
