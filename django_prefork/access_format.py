@@ -99,15 +99,15 @@ FIELDS: dict[str, tuple[str, Callable[[Answer], str | int | float]]] = {
 }
 
 _COMMON = '{peer} - - [{time}] "{method} {target} {protocol}" {status} {length}'
-# The formats that have a name. None: no template, but JSON.
-FORMATS = {"combined": _COMMON + ' "{referer}" "{user_agent}"', "common": _COMMON, "json": None}
+# The formats that have a name. None: no template, but a function.
+FORMATS = {"combined": _COMMON + ' "{referer}" "{user_agent}"', "common": _COMMON, "json": None, "console": None}
 
 
 def line_maker(name_or_template: str) -> Callable[[Answer], str]:
     """The function that makes the line of an answer, without the line feed. The template's fields must be known."""
     template = FORMATS.get(name_or_template, name_or_template)
     if template is None:
-        return _json_line
+        return _json_line if name_or_template == "json" else _console_line
     form, values = "", []
     for literal, field, _, _ in string.Formatter().parse(template):
         form += literal.replace("%", "%%")
@@ -141,6 +141,16 @@ def _json_line(answer: Answer) -> str:
             "generation": answer.generation,
         },
         default=str,
+    )
+
+
+def _console_line(answer: Answer) -> str:
+    """As runserver's, and how long it took and which worker it was."""
+    now = time.localtime(int(answer.time))
+    request = f"{escape(answer.method or '-')} {escape(answer.target or '-')} {escape(answer.protocol or '-')}"
+    return (
+        f'[{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{time.strftime("%Y %H:%M:%S", now)}] "{request}"'
+        f" {answer.status} {answer.length} {answer.duration * 1000:.1f} ms slot {answer.slot}"
     )
 
 

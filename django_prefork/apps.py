@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
+from django_prefork.management import first_start
+
+first_start.expect_the_worst()
+
 
 class PreforkConfig(AppConfig):
     name = "django_prefork"

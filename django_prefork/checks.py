@@ -41,7 +41,9 @@ def check(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         text = "This platform cannot fork, and a pre-fork server cannot do without."
         return [Error(text, hint="Use Linux; macOS will do for development.", id="django_prefork.E002")]
     try:
-        used = config.in_use or config.resolve({}, os.environ, getattr(settings, "PREFORK", None))
+        used = config.in_use or config.resolve(
+            {}, os.environ, getattr(settings, "PREFORK", None), debug=bool(settings.DEBUG)
+        )
     except ConfigError as error:
         return [Error(str(error), id="django_prefork.E001")]
     return [message for each in _checks for message in each(used)]

@@ -17,6 +17,7 @@ from django_prefork.cpus import cpus
 from django_prefork.values import Bind, Kind, nearest
 
 __all__ = [
+    "DEBUG_DEFAULT",
     "INTERNAL_PREFIX",
     "OPTIONS",
     "Bind",
@@ -34,6 +35,9 @@ __all__ = [
 # Environment variables that begin like this are the processes' own, by which they pass things on to each other.
 INTERNAL_PREFIX = "PREFORK_INTERNAL_"
 
+# Who decided, where the default is another one because settings.DEBUG is on.
+DEBUG_DEFAULT = "default with DEBUG"
+
 
 class ConfigError(ValueError):
     """A mistake in the configuration: one sentence that says where it stands, what is wrong and what would be right."""
@@ -45,6 +49,7 @@ class Option:
 
     `low` and `high` bound numbers, both inclusive and in the kind's unit. `also` is an environment variable known from
     other servers; it is weaker than the option's own. `none` and `zero` say what None (or no items) and 0 mean.
+    `debug` is the default where settings.DEBUG is on, if it is another one there, and `why_debug` says why.
     """
 
     name: str
@@ -59,6 +64,8 @@ class Option:
     default_text: str = ""
     help: str = ""
     why: str = ""
+    debug: Any = None
+    why_debug: str = ""
 
     @property
     def flag(self) -> str:
@@ -104,12 +111,20 @@ class Option:
             return f"0 ({self.zero})"
         return self.kind.show(value)
 
-    def compute_default(self) -> Any:
+    def compute_default(self, debug: bool = False) -> Any:
+        if debug and self.debug is not None:
+            return self.debug
         return self.default() if callable(self.default) else self.default
 
     def show_default(self) -> str:
         """The default for people; the same on every machine."""
-        return self.default_text or self.show(self.default)
+        text = self.default_text or self.show(self.default)
+        return text if self.debug is None else f"{text}; with DEBUG {self.show(self.debug)}"
+
+    @property
+    def reason(self) -> str:
+        """Why the defaults are what they are."""
+        return f"{self.why} {self.why_debug}".rstrip()
 
 
 def default_workers() -> int:
@@ -127,7 +142,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("workers", "Processes", values.INTEGER, default_workers, 1, 512, also="WEB_CONCURRENCY",
         default_text="2 x CPUs + 1",
         help="Number of worker processes; each runs one request at a time.",
-        why="Two for each CPU that the server may use, since one often waits for the database, and a spare one."),
+        why="Two for each CPU that the server may use, since one often waits for the database, and a spare one.",
+        debug=4, why_debug="With DEBUG: one for the page, one for what it fetches, and two that a stream may hold."),
     Option("bind", "Sockets", values.BINDS, LOCAL, also="PORT",
         help="Address to listen at: HOST:PORT, unix:/path or fd:NUMBER; more than one may be given.",
         why="Only this machine reaches it unasked; with PORT set, as platforms do, the default is 0.0.0.0:$PORT."),
@@ -148,7 +164,8 @@ OPTIONS: tuple[Option, ...] = (
         why="Enough to roll back, report and answer with an error page, too little to go on as before."),
     Option("graceful_timeout", "Time", values.DURATION, 8.0, 0, DAY,
         help="Seconds that requests in flight may still take when the server is told to stop.",
-        why="Docker kills 10 seconds after its TERM; the last two are for leaving in order."),
+        why="Docker kills 10 seconds after its TERM; the last two are for leaving in order.",
+        debug=1.0, why_debug="With DEBUG nobody wants to wait behind a Ctrl-C for a stream that never ends."),
     Option("drain_delay", "Time", values.DURATION, 0.0, 0, HOUR, zero="off",
         help="Seconds that a server which is told to stop goes on accepting, not ready and closing after each answer.",
         why="Only a load balancer that must notice first needs it; it comes before graceful_timeout."),
@@ -226,10 +243,11 @@ OPTIONS: tuple[Option, ...] = (
         why="Signals do without it; nothing that could stop the server is there unasked."),
     Option("access_log", "Logging", values.LOG, None, none="off",
         help="Where each answer is logged: a file, or - for standard output.",
-        why="The proxy in front mostly keeps one already, and a line for each request is not free."),
+        why="The proxy in front mostly keeps one already, and a line for each request is not free.",
+        debug="-", why_debug="With DEBUG you want to see what your browser asks."),
     Option("access_log_format", "Logging", values.LOG_FORMAT, "combined",
-        help="What a line of the access log looks like: combined, common, json, or a text with {fields}.",
-        why="Every tool that reads logs reads this one."),
+        help="What a line of the access log looks like: combined, common, json, console, or a text with {fields}.",
+        why="Every tool that reads logs reads this one; what DEBUG shows unasked is for people, and console."),
     Option("pid_file", "Processes", values.PATH, None, none="none",
         help="File that holds the server's process id while it runs.",
         why="Containers and systemd know it without one."),
@@ -245,6 +263,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("proc_name", "Processes", values.TEXT, None, none="django-prefork",
         help="Name of the processes in ps and top, where the package setproctitle is installed.",
         why="It says what runs; name the project where several run on one machine."),
+    Option("reload", "Development", values.FLAG, False,
+        help="Watch the project's files, and serve new code and templates as soon as they are saved.",
+        why="For development: a server that reloads because a file was touched does it at the worst moment."),
 )
 # fmt: on
 
@@ -299,6 +320,7 @@ class Config:
     user: int | None
     group: int | None
     proc_name: str | None
+    reload: bool
     sources: Mapping[str, str] = field(compare=False)
 
     @classmethod
@@ -311,13 +333,14 @@ class Config:
         )
 
     @classmethod
-    def _made_of(cls, said: Mapping[str, tuple[str, Any]]) -> Config:
+    def _made_of(cls, said: Mapping[str, tuple[str, Any]], debug: bool = False) -> Config:
         """From what was said about options: name -> (source, value as it was written)."""
         result: dict[str, Any] = {}
         sources: dict[str, str] = {}
         for option in OPTIONS:
-            source, value = said.get(option.name, ("default", None))
-            result[option.name] = option.compute_default() if value is None else option.read(value, source)
+            default = DEBUG_DEFAULT if debug and option.debug is not None else "default"
+            source, value = said.get(option.name, (default, None))
+            result[option.name] = option.compute_default(debug) if value is None else option.read(value, source)
             sources[option.name] = source
         return cls(**result, sources=sources)
 
@@ -344,17 +367,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         arguments = parser.add_argument_group(section)
         for option in OPTIONS:
             if option.section == section:
-                text = f"{option.meaning} Default: {option.show_default()}. {option.why}"
+                text = f"{option.meaning} Default: {option.show_default()}. {option.reason}".replace("%", "%%")
+                if option.kind is values.FLAG:
+                    arguments.add_argument(option.flag, dest=option.name, action="store_const", const=True, help=text)
+                    continue
                 arguments.add_argument(
                     option.flag,
                     dest=option.name,
                     action="append" if option.name == "bind" else "store",
                     metavar=option.kind.metavar,
-                    help=text.replace("%", "%%"),
+                    help=text,
                 )
 
 
-def resolve(options: Mapping[str, Any], environ: Mapping[str, str], settings: Mapping[str, Any] | None) -> Config:
+def resolve(
+    options: Mapping[str, Any], environ: Mapping[str, str], settings: Mapping[str, Any] | None, *, debug: bool = False
+) -> Config:
     """What flags, environment and `settings.PREFORK` (None: not set) make together. Raises ConfigError.
 
     `options` are the command's, and may hold other names, too; what comes from `call_command` may be Python objects
@@ -367,7 +395,7 @@ def resolve(options: Mapping[str, Any], environ: Mapping[str, str], settings: Ma
         for strongest in _said(option, options, environ, settings):
             said[option.name] = strongest
             break
-    return Config._made_of(said)
+    return Config._made_of(said, debug)
 
 
 def _said(
@@ -441,6 +469,6 @@ def options_table() -> str:
     for option in OPTIONS:
         names = ", ".join(f"`{name}`" for name in (option.environment, option.also) if name)
         bounds = f" Range: {option.bounds}." if option.bounds else ""
-        meaning = f"{option.meaning} {option.why}{bounds}".replace("|", r"\|")
+        meaning = f"{option.meaning} {option.reason}{bounds}".replace("|", r"\|")
         lines.append(f"| `{option.key}` | `{option.flag}` | {names} | {option.show_default()} | {meaning} |")
     return "\n".join(lines) + "\n"

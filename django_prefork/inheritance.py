@@ -50,6 +50,8 @@ def take_generation() -> dict[str, Any] | None:
         os.set_inheritable(fd, False)
     for item in words["listeners"]:
         os.set_inheritable(item["fd"], False)
+    if words["watched"] is not None:
+        os.set_inheritable(words["watched"], False)
     return words
 
 
@@ -90,3 +92,9 @@ def _folder() -> str:
         return named if os.path.isabs(named) and os.path.samefile(named, folder) else folder
     except OSError:
         return folder
+
+
+def short(path: str) -> str:
+    """`path` for people: from the current folder, if it is in it."""
+    folder = os.path.join(os.getcwd(), "")
+    return path.removeprefix(folder)

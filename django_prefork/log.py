@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import stat
 import sys
@@ -17,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from django.conf import settings
+from django.core.management.color import color_style
 from django.http import HttpRequest
 from django.utils.log import AdminEmailHandler
 from django.utils.termcolors import colorize
 
 from django_prefork.access_format import Answer, escape, line_maker, record_fields
-from django_prefork.config import Config, ConfigError
+from django_prefork.config import DEBUG_DEFAULT, Config, ConfigError
 
 __all__ = ["AccessLog", "LineFormatter", "StderrHandler", "access", "escape", "logger", "setup"]
 
@@ -94,15 +96,20 @@ class StderrHandler(logging.Handler):
             self._stuck = bool(_put(fd, data, 0 if self._stuck else _PATIENCE))
 
 
-def setup(config: Config, verbosity: int = 1, color: bool | None = None) -> None:
+# What goes well with workers and generations, and comes with each file that is saved.
+_ROUTINE = re.compile(r"(?:worker=\d+ |arbiter gen=\d+ leaves)")
+
+
+def setup(config: Config, verbosity: int = 1, color: bool | None = None, brief: bool = False) -> None:
     """Make sure that lifecycle lines and the errors of views are seen on standard error, unless the project sees to it.
 
     To be called before any fork, and after the application was loaded, since that configures logging once more; a
     second call begins anew. `verbosity` 0 shows warnings and errors only, 2 and more debug lines, too. `color` None
-    means: where standard error is a terminal. `config` has no say in this so far.
+    means: where standard error is a terminal. `brief` leaves out how workers come and go. `config` has no say in this
+    so far.
     """
     if color is None:
-        color = _is_colorful_terminal()
+        color = _is_colorful(sys.stderr)
     for name in (logger.name, "django", "django.request"):
         _detach(logging.getLogger(name))
     # LOGGING without `"disable_existing_loggers": False` silences every logger that was there before it, unless named.
@@ -111,6 +118,10 @@ def setup(config: Config, verbosity: int = 1, color: bool | None = None) -> None
             logging.getLogger(name).disabled = False
     if not any(_reached(logger)):
         _attach(logger, logging.NOTSET, color)
+        if brief:
+            logger.handlers[-1].addFilter(
+                lambda record: record.levelno != logging.INFO or not _ROUTINE.match(record.getMessage())
+            )
         logger.setLevel({0: logging.WARNING, 1: logging.INFO}.get(verbosity, logging.DEBUG))
         logger.propagate = False
     requests = logging.getLogger("django.request")
@@ -123,11 +134,11 @@ def shows_errors() -> bool:
     return _shows_errors(logging.getLogger("django.request"))
 
 
-def _is_colorful_terminal() -> bool:
+def _is_colorful(stream: Any) -> bool:
     if os.environ.get("NO_COLOR") or os.environ.get("DJANGO_COLORS") == "nocolor" or os.environ.get("TERM") == "dumb":
         return False
     try:
-        return sys.stderr.isatty()
+        return bool(stream.isatty())
     except (AttributeError, ValueError):
         return False
 
@@ -185,6 +196,20 @@ def _shows(handler: logging.Handler, record: logging.LogRecord) -> bool:
     return not isinstance(handler, logging.NullHandler)
 
 
+def _colored(line: Callable[[Answer], str]) -> Callable[[Answer], str]:
+    """`line` in the colours that runserver gives to statuses; DJANGO_COLORS may choose others."""
+    style: Any = color_style(force_color=True)
+    by_hundreds = [style.HTTP_SERVER_ERROR, style.HTTP_INFO, style.HTTP_SUCCESS, style.HTTP_REDIRECT]
+    by_hundreds += [style.HTTP_BAD_REQUEST, style.HTTP_SERVER_ERROR]
+    special = {304: style.HTTP_NOT_MODIFIED, 404: style.HTTP_NOT_FOUND}
+
+    def colored(answer: Answer) -> str:
+        paint = special.get(answer.status) or by_hundreds[min(answer.status // 100, 5)]
+        return str(paint(line(answer)))
+
+    return colored
+
+
 class AccessLog:
     """Where answers are logged: to a descriptor, to the project's handlers, or both. One write(2) for each answer.
 
@@ -213,16 +238,27 @@ class AccessLog:
         self._is_file = self._fd >= 0 and stat.S_ISREG(os.fstat(self._fd).st_mode)
 
     @classmethod
-    def from_config(cls, config: Config) -> AccessLog | None:
+    def from_config(cls, config: Config, color: bool | None = None) -> AccessLog | None:
         """The access log that options and LOGGING ask for, or None. Raises ConfigError if the file cannot be opened.
 
+        `color` is for people at a terminal, and for no other format than console; None means: where there is one.
         To be called after `setup`, and before the fork, so that all workers share one open file.
         """
         to_logger = _is_configured(access)
-        if config.access_log is None and not to_logger:
+        destination, form = config.access_log, config.access_log_format
+        if config.sources["access_log"] == DEBUG_DEFAULT:
+            # Nobody has asked for it: what LOGGING does with answers is enough, and else it is for people.
+            if to_logger:
+                destination = None
+            elif config.sources["access_log_format"] == "default":
+                form = "console"
+        if destination is None and not to_logger:
             return None
+        line = line_maker(form)
+        if form == "console" and destination == "-" and not to_logger:
+            line = _colored(line) if color or (color is None and _is_colorful(sys.stdout)) else line
         try:
-            return cls(line_maker(config.access_log_format), config.access_log, to_logger)
+            return cls(line, destination, to_logger)
         except OSError as error:
             raise ConfigError(
                 f"{config.sources['access_log']} says {config.access_log!r}, but access_log cannot be written there"

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import sys
+import time
 from typing import Any, TextIO
 
 logger = logging.getLogger("django_prefork")
@@ -44,6 +45,18 @@ def go_first() -> None:
             file.write(str(min(1000, score + OOM_SCORE)))
     except (OSError, ValueError):
         pass  # no Linux
+
+
+def began() -> float:
+    """When this process did, in seconds since 1970; elsewhere than on Linux it may say a little too late."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        # A tick is counted when it is over; nothing was loaded in the first two.
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + (ticks + 2) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        # Loading is work: what it took of the processor, it took of time at least.
+        return time.time() - time.process_time()
 
 
 def open_standard_streams() -> None:

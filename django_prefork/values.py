@@ -353,7 +353,7 @@ PATH = Kind("PATH", "the path of a file", or_nothing(path))
 FOLDER = Kind("FOLDER", "the path of a folder that exists", or_nothing(folder))
 LOG = Kind("PATH", "- for standard output, the path of a file, or off", or_nothing(path))
 LOG_FORMAT = Kind(
-    "FORMAT", "combined, common, json or a text with {fields} such as {method} {path} {status}", log_format
+    "FORMAT", "combined, common, json, console or a text with {fields} such as {method} {path} {status}", log_format
 )
 URL_PATH = Kind("PATH", "a path that begins with / and has no query, such as /-/health, or off", or_nothing(url_path))
 BINDS = Kind("ADDRESS", "HOST:PORT, unix:/path or fd:NUMBER, each once", binds, show_items)
@@ -362,6 +362,8 @@ SOCKET = Kind("PATH", "the path of a unix socket that begins with /, or off", or
 NETWORKS = Kind("LIST", "addresses, networks such as 10.0.0.0/8, or *", networks, show_items)
 WARMUPS = Kind("LIST", "paths that begin with /, or names such as shop.caches.fill,", warmups, show_items)
 SWITCH = Kind("on|off", "on or off", switch, show_switch)
+# The same, but that its flag takes no value: it would swallow the address behind it.
+FLAG = Kind("", "on or off", switch, show_switch)
 UMASK = Kind("OCTAL", "an octal number from 0 to 777 such as 027", or_nothing(umask), show_umask)
 USER = Kind("USER", "the name or number of a user", or_nothing(user), show_user)
 GROUP = Kind("GROUP", "the name or number of a group", or_nothing(group), show_group)

@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_prefork import config as config_module
-from django_prefork.config import OPTIONS, Bind, Config, ConfigError, Option, add_arguments, describe, options_table
+from django_prefork.config import (
+    DEBUG_DEFAULT,
+    OPTIONS,
+    Bind,
+    Config,
+    ConfigError,
+    Option,
+    add_arguments,
+    describe,
+    options_table,
+)
 from django_prefork.config import resolve as resolve_everything
 
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -108,7 +118,20 @@ def test_defaults_are_the_ones_the_design_names() -> None:
         "user": None,
         "group": None,
         "proc_name": None,
+        "reload": False,
     }
+
+
+def test_while_debugging_some_defaults_are_others_and_say_so() -> None:
+    config = resolve_everything({}, {}, None, debug=True)
+    others = {name: getattr(config, name) for name, source in config.sources.items() if source == DEBUG_DEFAULT}
+    assert others == {"workers": 4, "graceful_timeout": 1.0, "access_log": "-"}
+    for option in OPTIONS:
+        if option.debug is not None:
+            assert option.read(option.debug, "test") == option.debug
+            assert option.why_debug.startswith("With DEBUG")
+    config = resolve_everything({"access_log": "off"}, {"WEB_CONCURRENCY": "2"}, {"GRACEFUL_TIMEOUT": 8}, debug=True)
+    assert (config.workers, config.graceful_timeout, config.access_log) == (2, 8.0, None)
 
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 3), (2, 5), (400, 512)])
@@ -161,11 +184,12 @@ def test_every_option_can_be_set_by_flag_environment_and_settings() -> None:
         "user": ("12", 12),
         "group": ("13", 13),
         "proc_name": ("shop", "shop"),
+        "reload": ("on", True),
     }
     for option in OPTIONS:
         written, value = examples.get(option.name, ("77", 77))
         for config in (
-            resolve(parse(option.flag, written)),
+            resolve(parse(option.flag, *([] if option.kind is config_module.values.FLAG else [written]))),
             resolve(environ={option.environment: written}),
             resolve(settings={option.key: written}),
             Config.of(**{option.name: written}),

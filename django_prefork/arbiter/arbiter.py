@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django_prefork import signals, status
+from django_prefork import inheritance, signals, status
 from django_prefork.arbiter import policy
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.children import Child, Children, Stage
@@ -21,6 +21,7 @@ from django_prefork.arbiter.desk import Desk, Talk
 from django_prefork.arbiter.listeners import SERVE, STATUS, Listener
 from django_prefork.arbiter.nursery import CannotFork, Nursery
 from django_prefork.arbiter.pages import Pages, PageTalk
+from django_prefork.arbiter.reloading import Reloading
 from django_prefork.arbiter.stacks import Stacks
 from django_prefork.arbiter.watch import NAP, Watch
 from django_prefork.config import Config
@@ -70,6 +71,7 @@ class Arbiter:
         access_log: AccessLog | None = None,
         queues: list[list[int]] | None = None,
         audit: Audit | None = None,
+        reloading: Callable[[Arbiter], Reloading] | None = None,
     ) -> None:
         self.config = config
         #: For clients; those for people are at the desk.
@@ -116,6 +118,7 @@ class Arbiter:
         self._spared_at = -policy.SPARED_EVERY
         self._next_start = 0.0
         self._last_traceback = ""
+        self.reloading = None if reloading is None else reloading(self)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -125,6 +128,8 @@ class Arbiter:
         status.attach(self.board, self.listeners)
         os.set_blocking(self.control, False)
         while not (self.leaving and not self.children):
+            if self.reloading is not None and not self.leaving:
+                self.reloading.manage()
             self.manage()
             planned = self._plan()
             self._wait(planned)
@@ -162,7 +167,9 @@ class Arbiter:
         self.chronicle.tell(stage, 0 if self._winched else self.target)
         if self.deadline is not None:
             if time.monotonic() >= self.deadline:
-                self.watch.kill_all(self.leaving)
+                # Whoever saved a file wants the old code gone, streams and all: that is nothing to report.
+                wanted = self.reloading is not None and not self._stopping
+                self.watch.kill_all(self.leaving, logging.INFO if wanted else logging.ERROR)
                 self.deadline = time.monotonic() + NAP
             return min(again, self.deadline)
         return min(again, self._next_start) if self._next_start > time.monotonic() else again
@@ -175,6 +182,8 @@ class Arbiter:
             poll.register(self.life, select.POLLIN)
         if self.control >= 0:
             poll.register(self.control, select.POLLIN)
+        if self.reloading is not None:
+            poll.register(self.reloading.fd, select.POLLIN)
         for child in self.children:
             poll.register(child.pipe, select.POLLIN)
         for fd, mask in self.desk.interests(self._woke, takes=self._takes_visitors()):
@@ -191,6 +200,7 @@ class Arbiter:
         if self.life >= 0 and _ended(self.life):
             self.life_ended()
         self.desk.serve(ready)
+        self._look_for_changes()
 
     def _takes_visitors(self) -> bool:
         """During a reload there are two Arbiters at one desk; the new one's turn is when it is ready."""
@@ -246,8 +256,7 @@ class Arbiter:
         if self.board.stopping:
             self.stop("the server stops")
         elif self.board.released(self.generation):
-            limit = self.config.timeout + self.config.timeout_grace if self.config.timeout else None
-            self._leave("retired", limit)
+            self._leave("retired", policy.retirement(self.config) or None)
         else:
             logger.error("the supervisor is gone: stopping")
             self.stop("the supervisor is gone")
@@ -272,6 +281,8 @@ class Arbiter:
         if not self._stopping:
             self.desk.close()  # another generation answers
         self.deadline = None if seconds is None else time.monotonic() + seconds
+        if self.reloading is not None:
+            self.reloading.end()
         signals.emit(signals.server_stopping, reason=why)
         for child in self.children:
             self._tell_to_leave(child, "stop" if self._stopping else "reload", None)
@@ -348,6 +359,31 @@ class Arbiter:
         b"reopen": reopen,
     }
 
+    def _look_for_changes(self) -> None:
+        if self.reloading is None or self.leaving:
+            return
+        handled, others = self.reloading.look()
+        for words in others:
+            self._tell(f"changed {words}")
+        if handled:
+            logger.info("%s changed: workers are forked anew", ", ".join(map(inheritance.short, handled)))
+            self.reloading.begin_edition(handled)
+            self._failures = 0
+            self._next_start = 0.0
+            for child in self.children:
+                self._tell_to_leave(child, "reload", "a file has changed")
+
+    def close_all(self) -> None:
+        """In a child that is no worker: what is none of its business."""
+        self._forget_ours()
+        os.close(self.life)
+        for child in self.children:
+            child.close()
+        for listener in self.listeners:
+            listener.close()
+        for fd in (fd for queue in self.queues for fd in queue):
+            os.close(fd)
+
     def _tell(self, words: str) -> None:
         try:
             os.write(self.control, words.encode() + b"\n")
@@ -379,7 +415,8 @@ class Arbiter:
             else:
                 self._tell_to_leave(child, "scale", "too many workers")
         for _ in range(wanted - len(staying)):
-            if self.generation > 1 and not self.ready and self.children.at(Stage.BOOTING):
+            beside = self.generation > 1 and self.reloading is None
+            if beside and not self.ready and self.children.at(Stage.BOOTING):
                 break  # beside an older generation, one at a time: there is memory for one more, not for twice as many
             if time.monotonic() < self._next_start or not self.spawn():
                 break
@@ -401,6 +438,8 @@ class Arbiter:
             if fd >= 0:
                 os.close(fd)
         self.desk.close()
+        if self.reloading is not None:
+            self.reloading.forget()
 
     def _failed_start(self, why: str) -> None:
         self._failures += 1

@@ -19,10 +19,10 @@ import sys
 from typing import Any
 
 from django_prefork import inheritance, process
-from django_prefork.arbiter import fork_safety
+from django_prefork.arbiter import fork_safety, policy
 from django_prefork.arbiter.listeners import Listener, ListenError, adopt, join_all, listen_all, wanted
 from django_prefork.config import Config
-from django_prefork.scoreboard import Scoreboard
+from django_prefork.scoreboard import Scoreboard, anonymous_file
 from django_prefork.supervisor import state
 from django_prefork.worker import handoff
 
@@ -37,7 +37,9 @@ class Place:
     """What an Arbiter finds when it begins: what all generations share, and its own two ties to the Supervisor.
 
     `made` are those of the listeners that this process made. `queues` are the descriptors of `worker.handoff.Queues`.
-    `stderr` is the real one, kept aside while a later generation boots; -1 for the first.
+    `stderr` is the real one, kept aside while a later generation boots; -1 for the first. With `--reload`, `watched` is
+    the file for the names of what the code consists of, and `began` when this process did (seconds since 1970); else
+    `watched` is None. `is_first` says that no generation has been ready before.
     """
 
     def __init__(
@@ -50,7 +52,13 @@ class Place:
         made: list[Listener],
         queues: list[list[int]],
         stderr: int = -1,
+        watched: int | None = None,
+        began: float = 0.0,
+        is_first: bool = True,
     ) -> None:
+        self.watched = watched
+        self.began = began
+        self.is_first = is_first
         self.made = made
         self.queues = queues
         self.generation = generation
@@ -70,11 +78,14 @@ class Place:
         os.write(self.control, b"booted\n")
 
 
-def launch(config: Config) -> Place:
+def launch(config: Config, *, brief: bool = False) -> Place:
     """Return in the Arbiter's process. The calling process becomes the Supervisor and never returns.
 
     Raises `ListenError` or `LaunchError` in the calling process, having changed nothing.
+
+    `brief` keeps the Supervisor from telling what goes well.
     """
+    began = process.began()
     _raise_descriptor_limit()
     if config.umask is not None:
         os.umask(config.umask)
@@ -89,6 +100,7 @@ def launch(config: Config) -> Place:
         _write_pid(pid_file, listeners)
     board = Scoreboard.create()
     queues = handoff.make()
+    watched = anonymous_file("prefork-watched") if config.reload else None
     life_read, life_write = os.pipe()
     ours, theirs = socket.socketpair()
     for stream in (sys.stdout, sys.stderr):
@@ -102,7 +114,7 @@ def launch(config: Config) -> Place:
         if pid_file is not None:
             os.close(pid_file["fd"])  # or the lock would outlive the server
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        return Place(1, board, life_read, theirs.detach(), listeners, listeners, queues)
+        return Place(1, board, life_read, theirs.detach(), listeners, listeners, queues, watched=watched, began=began)
     os.close(life_read)
     theirs.close()
     words: dict[str, Any] = {
@@ -110,7 +122,7 @@ def launch(config: Config) -> Place:
         "board": board.fd,
         "queues": queues,
         "pid_file": pid_file,
-        "place": _place_words(config, listeners, new=[]),
+        "place": _place_words(config, listeners, [], brief),
         "generations": [
             {"number": 1, "pid": pid, "life": life_write, "control": ours.fileno(), "stage": "BOOTING"},
         ],
@@ -118,6 +130,7 @@ def launch(config: Config) -> Place:
         "last_number": 1,
         "ever_healthy": False,
         "reload_wanted": False,
+        "watched": watched,
         "descriptors": [
             board.fd,
             life_write,
@@ -126,13 +139,12 @@ def launch(config: Config) -> Place:
             *(listener.socket.fileno() for listener in listeners),
         ],
     }
-    if pid_file is not None:
-        words["descriptors"].append(pid_file["fd"])
+    words["descriptors"] += [fd for fd in (watched, pid_file and pid_file["fd"]) if fd is not None]
     _become_supervisor(words)
     raise AssertionError("not reached")
 
 
-def join(words: dict[str, Any], config: Config) -> Place:
+def join(words: dict[str, Any], config: Config, *, brief: bool = False) -> Place:
     """For a process that the Supervisor started as a later generation: take over what is there, and add what is new.
 
     Raises `ListenError`.
@@ -140,7 +152,7 @@ def join(words: dict[str, Any], config: Config) -> Place:
     if config.umask is not None:
         os.umask(config.umask)
     listeners, new = join_all(wanted(config), config.backlog, [adopt(item) for item in words["listeners"]])
-    place = json.dumps(_place_words(config, listeners, new)).encode()
+    place = json.dumps(_place_words(config, listeners, new, brief)).encode()
     with socket.socket(fileno=os.dup(words["control"])) as control:
         # Descriptors of what we made go along: the Supervisor keeps every socket, for the generations after us.
         socket.send_fds(control, [b"place " + place + b"\n"], [listener.socket.fileno() for listener in new])
@@ -153,16 +165,20 @@ def join(words: dict[str, Any], config: Config) -> Place:
         new,
         words["queues"],
         words["stderr"],
+        words["watched"],
+        words["began"],
+        words["is_first"],
     )
 
 
-def _place_words(config: Config, listeners: list[Listener], new: list[Listener]) -> dict[str, Any]:
+def _place_words(config: Config, listeners: list[Listener], new: list[Listener], brief: bool) -> dict[str, Any]:
     """What the Supervisor knows of a generation's configuration."""
     return {
         "listeners": [{**listener.words(), "new": listener in new} for listener in listeners],
+        "brief": brief,
         "drain_delay": config.drain_delay,
         "graceful_timeout": config.graceful_timeout,
-        "retire_timeout": config.timeout + config.timeout_grace if config.timeout else 0.0,
+        "retire_timeout": policy.retirement(config),
         "boot_timeout": config.boot_timeout,
     }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from django_prefork.config import Config
+
 # Between failing starts: long enough that a crash loop costs nothing, short enough that a mended cause shows (seconds).
 BACKOFF_FIRST = 0.1
 BACKOFF_MOST = 30.0
@@ -15,6 +17,9 @@ BACKOFF_KILLED = 0.4
 SPARED_EVERY = 1.0
 # A worker that lived this long (seconds) did not fail at its start.
 SETTLED = 5.0
+# With `--reload`, what runs in the old code has this long (seconds) to end: whoever saved a file wants to see the new,
+# and a stream, or a debugger, would stay for good.
+RELOAD_PATIENCE = 1.0
 # Starts that fail in a row before a server that never served gives up.
 GIVE_UP = 5
 
@@ -47,6 +52,13 @@ def surplus(workers: Sequence[T], target: int) -> list[T]:
 def overdue(since: float, limit: float, credit: float, now: float) -> bool:
     """Whether what began at `since` is over its `limit` (seconds; 0 means none), `credit` being time nobody had."""
     return limit > 0 and now - since - credit >= limit
+
+
+def retirement(config: Config) -> float:
+    """How long a generation that retires may stay (seconds); 0 means as long as it takes."""
+    if config.reload:
+        return RELOAD_PATIENCE
+    return config.timeout + config.timeout_grace if config.timeout else 0.0
 
 
 def lost_time(planned: float, now: float) -> float:

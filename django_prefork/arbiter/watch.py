@@ -133,14 +133,14 @@ class Watch:
                 stacks=stacks,
             )
 
-    def kill_all(self, why: str) -> None:
+    def kill_all(self, why: str, level: int = logging.ERROR) -> None:
         for child in self._children:
             reading = self._board.read(child.slot)
             if reading.serves:
                 what = f" serving {quoted(reading.request)} for {time.monotonic() - reading.since:.1f} s"
             else:
                 what = ""
-            logger.error("%s%s killed: %s", child.name, what, why)
+            logger.log(level, "%s%s killed: %s", child.name, what, why)
             child.stage = Stage.DOOMED
             child.reason, child.why = "timeout", f"{why}{what}"
             child.kill_at = None

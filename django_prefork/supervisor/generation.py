@@ -54,9 +54,18 @@ class Generation:
 
     @classmethod
     def start(
-        cls, number: int, command: dict[str, Any], board: int, queues: list[list[int]], listeners: list[dict[str, Any]]
+        cls,
+        number: int,
+        command: dict[str, Any],
+        board: int,
+        queues: list[list[int]],
+        listeners: list[dict[str, Any]],
+        watched: int | None,
+        is_first: bool,
     ) -> Generation:
         """Start the original command line beside what runs.
+
+        `watched` is the file of `Changes`, if there is one; `is_first` says that none has been ready before.
 
         Raises OSError when there cannot be another process.
         """
@@ -74,9 +83,14 @@ class Generation:
             "stderr": stderr,
             "queues": queues,
             "listeners": listeners,
+            "watched": watched,
+            "began": time.time(),
+            "is_first": is_first,
         }
         descriptors = [board, life_read, theirs.fileno(), stderr, *(fd for queue in queues for fd in queue)]
         descriptors += [item["fd"] for item in listeners]
+        if watched is not None:
+            descriptors.append(watched)
         # Until the child's exec no signal may run a handler of ours in it.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:

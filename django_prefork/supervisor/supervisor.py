@@ -13,6 +13,7 @@ from typing import Any
 from django_prefork import ends, inheritance
 from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.supervisor import state
+from django_prefork.supervisor.changes import Changes
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
 from django_prefork.supervisor.system import alive, how, kill, parent, remove_pid_file, remove_socket, say
@@ -64,8 +65,13 @@ class Supervisor:
         self.reload_wanted: bool = words["reload_wanted"]
         #: When SIGHUP came to this process itself.
         self._hung_up_at = -SAME_SIGNAL
+        #: With `--reload`: what is looked at here while no generation serves.
+        self.changes = Changes(words["watched"]) if words["watched"] is not None else None
+        self._last_said = ""
         self._probe: int | None = None
         self._probe_deadline = 0.0
+        if self.changes is not None:
+            self.changes.begin()
 
     @classmethod
     def inherit(cls, fd: int) -> Supervisor:
@@ -86,10 +92,12 @@ class Supervisor:
             self._listen()
             self._handle(signals)
             self._reap()
+            self._look_for_changes()
             self._begin()
             self._end_what_stays()
         self._clean_up()
-        say("INFO", f"stopped, exit status {self.status}")
+        if not self.place["brief"]:
+            say("INFO", f"stopped, exit status {self.status}")
         return self.status
 
     def _receive_signals(self) -> None:
@@ -117,6 +125,8 @@ class Supervisor:
         deadlines += [self._retire_deadline(generation) for generation in self.generations]
         if self._probe is not None:
             deadlines.append(self._probe_deadline)
+        if self.changes is not None and self._nobody_watches():
+            deadlines.append(self.changes.next)
         known = [deadline for deadline in deadlines if deadline is not None]
         poll.poll(max(0.0, min(known) - time.monotonic()) * 1000 + 1 if known else None)
         self.terminal.look()
@@ -164,7 +174,8 @@ class Supervisor:
         first = self.stop_deadline is None
         if first:
             self.drain_until = None
-            say("INFO", f"{reason}: stopping")
+            if not self.place["brief"]:
+                say("INFO", f"{reason}: stopping")
             self.notifier.stopping()
             self.board.stop()
             self.stop_deadline = time.monotonic() + self.place["graceful_timeout"] + PATIENCE
@@ -192,8 +203,8 @@ class Supervisor:
             say("INFO", "SIGHUP: the server stops already")
         elif not self.reload_wanted:
             self.reload_wanted = True
-            if self._newest().stage is Stage.BOOTING:
-                say("INFO", f"SIGHUP: once gen={self._newest().number} has started")
+            if (booting := self._booting()) is not None:
+                say("INFO", f"SIGHUP: once gen={booting.number} has started")
 
     def upgrade(self) -> None:
         """This process itself anew, with the interpreter and the django-prefork that are there now; then a reload."""
@@ -216,14 +227,14 @@ class Supervisor:
             return
         say("INFO", f"SIGUSR2: {executable} takes over")
         # A generation that boots would not find us again: it is ended, and the reload behind this starts it anew.
-        if self._newest().stage is Stage.BOOTING:
-            say("INFO", f"{self._newest().name} is started anew after the upgrade")
-            self._end(self._newest())
-            while self._newest().stage is Stage.FAILED and self._newest().pid is not None:
-                self._newest().signal(signal.SIGKILL)
-                os.waitpid(self._newest().pid or 0, 0)
-                self._newest().pid = None
-                self.board.forget(self._newest().number)
+        if (booting := self._booting()) is not None:
+            say("INFO", f"{booting.name} is started anew after the upgrade")
+            self._end(booting)
+            while booting.pid is not None:
+                booting.signal(signal.SIGKILL)
+                os.waitpid(booting.pid, 0)
+                booting.pid = None
+                self.board.forget(booting.number)
             self._bury()
         self.reload_wanted = True
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -243,6 +254,8 @@ class Supervisor:
                 descriptors.append(generation.life)
         if self.pid_file is not None:
             descriptors.append(self.pid_file["fd"])
+        if self.changes is not None:
+            descriptors.append(self.changes.fd)
         return {
             "command": self.command,
             "board": self.board.fd,
@@ -255,13 +268,17 @@ class Supervisor:
             "terminal": self.terminal.watched,
             "ever_healthy": self.ever_healthy,
             "reload_wanted": self.reload_wanted,
+            "watched": None if self.changes is None else self.changes.fd,
             "descriptors": descriptors,
         }
 
     # -- generations ---------------------------------------------------------------------------------------------------
 
-    def _newest(self) -> Generation:
-        return self.generations[-1]
+    def _booting(self) -> Generation | None:
+        """The one that boots; only the newest ever does."""
+        if self.generations and self.generations[-1].stage is Stage.BOOTING:
+            return self.generations[-1]
+        return None
 
     def _older(self, generation: Generation) -> list[Generation]:
         return [other for other in self.generations if other.number < generation.number]
@@ -269,7 +286,7 @@ class Supervisor:
     def _begin(self) -> None:
         """Start a generation, if one is wanted and none boots."""
         now = time.monotonic()
-        if self.board.draining or (self.generations and self._newest().stage is Stage.BOOTING):
+        if self.board.draining or self._booting() is not None:
             return
         if self.next_start is not None:
             if now < self.next_start:
@@ -280,7 +297,15 @@ class Supervisor:
         self.reload_wanted = False
         number = self.last_number + 1
         try:
-            generation = Generation.start(number, self.command, self.board.fd, self.queues, self.place["listeners"])
+            generation = Generation.start(
+                number,
+                self.command,
+                self.board.fd,
+                self.queues,
+                self.place["listeners"],
+                None if self.changes is None else self.changes.fd,
+                is_first=not self.ever_healthy,
+            )
         except OSError as error:
             self._start_again(f"cannot start gen={number}: {error.strerror}", at_least=1.0)
             return
@@ -288,13 +313,56 @@ class Supervisor:
         self.generations.append(generation)
         self.last_number = number
         self.notifier.reloading()
-        say("INFO", f"{generation.name} started")
+        if not self.place["brief"]:
+            say("INFO", f"{generation.name} started")
 
     def _start_again(self, why: str, at_least: float = 0.0) -> None:
         delay = max(at_least, BACKOFF[min(self.failures, len(BACKOFF) - 1)])
         self.failures += 1
         self.next_start = time.monotonic() + delay
         say("ERROR", f"{why}; a new generation starts {f'in {delay:g} s' if delay else 'now'}")
+
+    def _start_again_unless_watched(self) -> None:
+        """No Arbiter is left. The same code would fail again, and with `--reload` other code is about to come."""
+        if self.changes is None or self._outlived():
+            self._start_again("there is no other arbiter")
+
+    def _outlived(self) -> bool:
+        """Whether workers serve on whose Arbiter was lost."""
+        return any(generation.pid is None and generation.life is not None for generation in self.generations)
+
+    def _nobody_watches(self) -> bool:
+        return self.stop_deadline is None and not any(
+            generation.stage is Stage.SERVING and generation.pid is not None for generation in self.generations
+        )
+
+    def _look_for_changes(self) -> None:
+        """While a generation boots, or none could; one that serves has a watcher of its own."""
+        if self.changes is not None and self._nobody_watches():
+            path = self.changes.look()
+            if path is not None:
+                self._changed(path, in_boot=self._booting() is not None)
+
+    def _changed(self, path: str, *, in_boot: bool) -> None:
+        """With `--reload`: end what has the old code at once. Who asks in between waits for the new."""
+        if self.changes is None or self.board.draining:
+            return
+        if not in_boot:
+            self.changes.settle()
+        elif self.changes.is_restless(path):
+            say("WARNING", f"{inheritance.short(path)} changes with every start: that is no reason for another")
+            return
+        if (booting := self._booting()) is not None:
+            self._end(booting)
+        for generation in self.generations:
+            if generation.life is not None:
+                self.board.retire(generation.number)
+                generation.retire()
+        say("INFO", f"{inheritance.short(path)} changed: reloading")
+        self.changes.begin()
+        self.reload_wanted = True
+        self.next_start = None
+        self.failures = 0
 
     def _listen(self) -> None:
         for generation in list(self.generations):
@@ -323,6 +391,9 @@ class Supervisor:
             for other in self.generations:
                 if other is not generation:
                     other.say(f"stacks:{rest}")
+        elif word == "changed" and generation.stage in (Stage.BOOTING, Stage.SERVING):
+            when, _, path = rest.partition(" ")
+            self._changed(path, in_boot=when == "boot")
         elif word == "reload":
             if time.monotonic() - self._hung_up_at >= SAME_SIGNAL:
                 self.reload()
@@ -341,7 +412,8 @@ class Supervisor:
             self._take_over(generation)
         for older in self._older(generation):
             if older.life is not None:
-                say("INFO", f"gen={older.number} retires: gen={generation.number} is ready")
+                if not self.place["brief"]:
+                    say("INFO", f"gen={older.number} retires: gen={generation.number} is ready")
                 self.board.retire(older.number)
                 older.retire()
         self.notifier.ready(generation.number)
@@ -369,7 +441,14 @@ class Supervisor:
         generation.listen()
         said = generation.said.decode("utf-8", "replace").rstrip()
         generation.said = b""
-        text = f"reload failed, gen={generation.number} {why}: the old code serves on"
+        if self.changes is not None and not any(older.life is not None for older in self._older(generation)):
+            text = f"gen={generation.number} {why}: waiting for a change"
+            self.changes.add(said)
+            self.changes.fail()
+            # Once: a folder may have changed, and the mistake not.
+            said, self._last_said = "" if said == self._last_said else said, said
+        else:
+            text = f"reload failed, gen={generation.number} {why}: the old code serves on"
         say("ERROR", f"{text}\n{said}" if said else text)
         self._end(generation)
         self.notifier.failed()
@@ -426,7 +505,7 @@ class Supervisor:
         self.board.forget(generation.number)
         if self.stop_deadline is not None or generation.life is None:
             generation.retire()
-        elif not self.ever_healthy:
+        elif not self.ever_healthy and self.changes is None:
             # Nothing ever served: whoever started us must hear of it, and try again when it is mended.
             say("ERROR", f"the arbiter {name} {ended} before it was ready")
             self.board.stop()
@@ -440,16 +519,13 @@ class Supervisor:
         elif generation.stage is Stage.BOOTING:
             self._fail(generation, ended)
             if not any(older.pid is not None and older.stage is Stage.SERVING for older in self.generations):
-                self._start_again("there is no other arbiter")
+                self._start_again_unless_watched()
         elif status == 0:
             generation.retire()
             self.stop(f"the arbiter {name} left")
         else:
-            if self._newest().stage is Stage.BOOTING:
-                say(
-                    "ERROR",
-                    f"the arbiter {name} {ended}: its workers serve on until gen={self._newest().number} is ready",
-                )
+            if (booting := self._booting()) is not None:
+                say("ERROR", f"the arbiter {name} {ended}: its workers serve on until gen={booting.number} is ready")
             else:
                 self._start_again(f"the arbiter {name} {ended}: its workers serve on")
 
@@ -494,7 +570,7 @@ class Supervisor:
             if boot is not None and now >= boot:
                 self._fail(generation, f"was not ready after {self.place['boot_timeout']:g} s")
                 if not any(older.pid is not None for older in self._older(generation)):
-                    self._start_again("there is no other arbiter")
+                    self._start_again_unless_watched()
             retire = self._retire_deadline(generation)
             if retire is not None and now >= retire:
                 generation.retired_at = now  # again only after as long

@@ -9,18 +9,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TextIO, cast
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper, SystemCheckError
 from django.core.servers.basehttp import get_internal_wsgi_application
+from django.utils import autoreload
 
 from django_prefork import __version__, config, from_gunicorn, inheritance, log, process
-from django_prefork.arbiter import fork_safety, launch, privileges, warmup
+from django_prefork.arbiter import fork_safety, launch, privileges, warmup, watcher
 from django_prefork.arbiter.arbiter import Arbiter
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.listeners import CONTROL, SERVE, STATUS, ListenError
+from django_prefork.arbiter.reloading import Reloading
+from django_prefork.management import first_start
 
 
 class Command(BaseCommand):
@@ -57,6 +62,7 @@ class Command(BaseCommand):
             parser.add_argument("--skip-checks", action="store_true", help="Skip system checks.")
 
     def execute(self, *args: Any, **options: Any) -> str | None:
+        first_start.is_over()
         # From the first line on: a container's PID 1 ignores every signal that it does not handle.
         before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
         process.open_standard_streams()
@@ -74,7 +80,7 @@ class Command(BaseCommand):
             if options["from_gunicorn"] is not None:
                 self._translate(options["from_gunicorn"], options["print_config"])
                 return
-            self.config = config.resolve(options, os.environ, getattr(settings, "PREFORK", None))
+            self.config = self._resolve(options)
             config.use(self.config)
             if options["print_config"]:
                 self.stdout.write(config.describe(self.config))
@@ -90,7 +96,13 @@ class Command(BaseCommand):
             self.audit = Audit()
             self.audit.look()
             inherited = inheritance.take_generation()
-            place = launch.join(inherited, self.config) if inherited is not None else launch.launch(self.config)
+            if inherited is not None:  # whether files are watched, the first start has decided
+                self.config = replace(self.config, reload=inherited["watched"] is not None)
+            brief = self._is_brief(options)
+            if inherited is not None:
+                place = launch.join(inherited, self.config, brief=brief)
+            else:
+                place = launch.launch(self.config, brief=brief)
         except (config.ConfigError, ListenError, launch.LaunchError) as error:
             raise CommandError(str(error)) from None
         process.leave(self._be_arbiter(place, options))
@@ -112,6 +124,28 @@ class Command(BaseCommand):
             self.stdout.write(f"Loaded: {self.phases}")
         self.stdout.write("Ready to serve.")
 
+    @staticmethod
+    def _resolve(options: dict[str, Any]) -> config.Config:
+        return config.resolve(options, os.environ, getattr(settings, "PREFORK", None), debug=bool(settings.DEBUG))
+
+    def _is_brief(self, options: dict[str, Any]) -> bool:
+        """While you write code, how workers come and go is no news, unless you ask."""
+        return (settings.DEBUG or self.config.reload) and options["verbosity"] < 2
+
+    def stand_by(self, options: dict[str, Any], error: Exception) -> None:
+        """Django could not be set up. With `--reload`, become a server that waits for a change; else return."""
+        inherited = inheritance.take_generation()
+        if inherited is None:
+            self.config = self._resolve(options)
+            if not self.config.reload:
+                return
+            watched = launch.launch(self.config, brief=self._is_brief(options)).watched
+        else:
+            watched = inherited["watched"]
+        if watched is not None:
+            watcher.note_failure(watched, error)
+            os._exit(1)
+
     def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> int:
         """The exit status. From here on this is the server's process: nothing returns or raises into the caller."""
         process.set_title(f"{self.config.proc_name or 'django-prefork'}: arbiter gen {place.generation}")
@@ -120,30 +154,32 @@ class Command(BaseCommand):
         self.stdout = OutputWrapper(cast(TextIO, process.Quietly(sys.stdout)))
         self.stderr = OutputWrapper(cast(TextIO, process.Quietly(sys.stderr)))
         self.stderr.style_func = self.style.ERROR
+        failure: BaseException
         try:
             privileges.drop(self.config.user, self.config.group, place.made)
             return self._arbiter(place, options).run()
         except (CommandError, config.ConfigError, privileges.PrivilegeError) as error:
+            failure = error
             if options["traceback"]:
                 traceback.print_exc()
             else:
                 self.stderr.write(
                     f"{type(error).__name__}: {error}" if isinstance(error, SystemCheckError) else str(error)
                 )
-        except SystemExit as error:
+        except BaseException as error:
+            failure = error
             traceback.print_exc()
-            return error.code if isinstance(error.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-        return 1
+        if place.watched is not None:
+            watcher.note_failure(place.watched, failure)
+        return failure.code if isinstance(failure, SystemExit) and isinstance(failure.code, int) else 1
 
     def _arbiter(self, place: launch.Place, options: dict[str, Any]) -> Arbiter:
-        application = self._load(options)
+        application = self._load(options, tell=place.is_first)
         place.booted()
         color = False if options["no_color"] else True if options["force_color"] else None
-        log.setup(self.config, options["verbosity"], color)
-        access_log = log.AccessLog.from_config(self.config)
-        if place.generation == 1 and options["verbosity"] > 0:
+        log.setup(self.config, options["verbosity"], color, brief=self._is_brief(options))
+        access_log = log.AccessLog.from_config(self.config, color)
+        if place.is_first and options["verbosity"] > 0:
             self._greet(place)
         warmup.warm(application, self.config, self.phases)
         with self.phases("freeze"):
@@ -162,15 +198,21 @@ class Command(BaseCommand):
             access_log=access_log,
             queues=place.queues,
             audit=self.audit,
+            reloading=None if place.watched is None else partial(self._reloading, place.watched, place.began),
         )
 
-    def _load(self, options: dict[str, Any]) -> Callable[..., Any]:
+    def _reloading(self, watched: int, began: float, arbiter: Arbiter) -> Reloading:
+        autoreload.ensure_echo_on()  # a debugger of the old code's may have left the terminal without
+        title = f"{self.config.proc_name or 'django-prefork'}: watcher gen {arbiter.generation}"
+        return Reloading(watched, began, title, arbiter.close_all)
+
+    def _load(self, options: dict[str, Any], *, tell: bool = True) -> Callable[..., Any]:
         """Checks, then the application, as runserver finds it: settings.WSGI_APPLICATION, whatever that is."""
         if not options["skip_checks"]:
-            if options["verbosity"] > 0:
+            if tell and options["verbosity"] > 0:
                 self.stdout.write("Performing system checks...\n")
             with self.phases("checks"):
-                self.check(display_num_errors=options["verbosity"] > 0)
+                self.check(display_num_errors=tell and options["verbosity"] > 0)
                 if settings.DEBUG:
                     self.check_migrations()
                     process.close_databases()
