@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 
-from tests.faults.tools import send, status
 from tests.harness import ROOT, Server, eventually
 
 BAR = 0.150  # seconds
@@ -57,11 +56,17 @@ def measure(times: int, pause: float) -> list[float]:
 
 
 def _ask(server: Server) -> None:
-    while True:  # the dying worker may have accepted it already
-        sock = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-        send(sock, "/whoami", "Connection: close")
-        if status(sock) == 200:
+    while True:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
+            try:
+                sock.sendall(b"GET /whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                answer = sock.recv(65536)
+            except ConnectionResetError:
+                answer = b""
+        if answer:
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
             return
+        # The dying worker had accepted it already.
 
 
 def main() -> int:
