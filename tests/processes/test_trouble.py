@@ -176,8 +176,13 @@ def test_a_plain_file_in_the_place_of_the_socket_is_left_alone(tmp_path: Path) -
 def test_all_binds_or_none(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
-        fails("--bind", f"unix:{tmp_path}/s", "--bind", taken, bind=None, says="in use")
-    assert list(tmp_path.iterdir()) == []
+        arguments = ("--bind", f"unix:{tmp_path}/s", "--bind", taken, "--pid-file", str(tmp_path / "pid"))
+        fails(*arguments, bind=None, says="in use")
+        assert list(tmp_path.iterdir()) == []
+        (tmp_path / "pid").write_text("stale\n")
+        fails(*arguments, bind=None, says="in use")
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+    assert (tmp_path / "pid").read_text() == "stale\n"
 
 
 # -- where it listens --------------------------------------------------------------------------------------------------
