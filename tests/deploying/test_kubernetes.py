@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.deploying.tools import Machine, ask, block
-from tests.harness import PATIENCE, Clients, Server, eventually, free_port
+from tests.harness import PATIENCE, Clients, Server, eventually, free_port, read_answer
 from tests.wire.tools import needs_tool
 
 POD = yaml.safe_load(block("deploying.md: spec:"))
@@ -153,24 +153,33 @@ GRACE = POD["spec"]["terminationGracePeriodSeconds"] * SMALLER
 
 
 def test_a_pod_that_is_told_to_stop_fails_its_probe_first_and_no_request() -> None:
+    """The rest of the cluster goes on sending for a while: here until it is withdrawn, however long that takes."""
     with Machine(SETTINGS) as machine:
-        pod = Pod(machine, "--workers", "2", **SMALL)
+        pod = Pod(machine, "--workers", "2", **{**SMALL, "PREFORK_DRAIN_DELAY": "10m"})
         with pod.server.ready() as server:
             assert pod.probe() == 200
-            slow: list[int] = []
-            thread = threading.Thread(target=lambda: slow.append(ask(pod.port, "/?sleep=2.5")[0]))
-            thread.start()
-            # The rest of the cluster goes on sending for a while.
             with Clients(server, 1) as fresh, Clients(server, 1, keep_alive=True) as kept:
                 server.kill(signal.SIGTERM)
                 server.wait_for("draining")
                 assert pod.probe() == 503
                 fresh.some_more(5)
                 kept.some_more(5)
+            last = server.connect()
+            last.sendall(b"GET /?sleep=1 HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            server.kill(signal.SIGTERM)  # ends the delay
             assert server.wait(GRACE) == 0
-            thread.join(PATIENCE)
-        assert slow == [200] and fresh.failures == [] and kept.failures == []
+            assert read_answer(last)[0] == 200
+        assert fresh.failures == [] and kept.failures == []
         assert kept.connections > 5, "each answer closes its connection, so that clients look for another pod"
+
+
+def test_a_pod_stops_by_itself_within_its_time() -> None:
+    with Machine() as machine:
+        pod = Pod(machine, "--workers", "1", **SMALL)
+        with pod.server.ready() as server:
+            server.kill(signal.SIGTERM)
+            assert server.wait(GRACE) == 0
+            server.wait_for("drained: stopping")
 
 
 def test_a_hook_before_the_stop_keeps_the_pod_serving() -> None:
