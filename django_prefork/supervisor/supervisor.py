@@ -24,7 +24,7 @@ BACKOFF = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # How much longer than an Arbiter itself the Supervisor waits for it, in seconds: the Arbiter names what it kills.
 PATIENCE = 1.0
 # A SIGHUP to the whole process group comes from the Arbiter as well, by its word: within this time (seconds) it is one.
-SAME_SIGNAL = 1.0
+SAME_SIGNAL = 2.0
 
 # By name: on Linux SIGCLD hides SIGCHLD in any table built from dir(signal).
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
