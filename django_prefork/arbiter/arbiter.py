@@ -17,6 +17,7 @@ from django_prefork.arbiter import policy
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.children import Child, Children, Stage
 from django_prefork.arbiter.chronicle import Chronicle
+from django_prefork.arbiter.control import Control
 from django_prefork.arbiter.desk import Desk, Talk
 from django_prefork.arbiter.listeners import SERVE, STATUS, Listener
 from django_prefork.arbiter.nursery import CannotFork, Nursery
@@ -88,6 +89,7 @@ class Arbiter:
         self.children = Children()
         self.watch = Watch(config, board, self.children)
         self.stacks = Stacks(board, self.children)
+        self.steering = Control(board, self.listeners, self.stacks, self._tell)
         self.chronicle = Chronicle(board, generation, self.children)
         audit = audit or Audit()
         audit.ours = self.desk.descriptors
@@ -207,7 +209,7 @@ class Arbiter:
         return self.generation == 1 or self.ready or len(self.board.eras()) < 2
 
     def _greet(self, listener: Listener, sock: socket.socket) -> Talk | None:
-        return PageTalk(self.pages) if listener.role == STATUS else None
+        return PageTalk(self.pages) if listener.role == STATUS else self.steering.greet(sock)
 
     # -- signals -------------------------------------------------------------------------------------------------------
 
@@ -301,12 +303,14 @@ class Arbiter:
             os.close(self.control)
             self.control = -1
         for word in words.split():
-            name, _, slot = word.partition(b":")
+            name, _, number = word.partition(b":")
             handler = self._orders.get(word)
             if handler is not None:
                 handler(self)
             elif name == b"stacks":  # of a worker that is another generation's, or ours
-                self.stacks.ask(int(slot), time.monotonic())
+                self.stacks.ask(int(number), time.monotonic())
+            elif name == b"scale":
+                self.scale(int(number))
 
     def order_stop(self) -> None:
         self.stop("the server stops")
@@ -334,6 +338,11 @@ class Arbiter:
     def order_fewer(self) -> None:
         self.target = max(1, self.target - 1)
         logger.info("SIGTTOU: %d workers", self.target)
+
+    def scale(self, count: int) -> None:
+        self._winched = False
+        self.target = count
+        logger.info("scaled: %d workers", count)
 
     def order_none(self) -> None:
         """Retire all workers; the sockets stay open, and connections wait in them."""

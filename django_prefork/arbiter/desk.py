@@ -26,6 +26,8 @@ PATIENCE = 5.0
 HELD = 4 * 1024 * 1024
 # What a turn of the loop may spend here (seconds).
 TURN = 0.005
+# How often it looks whether an answer is there that others have to give (seconds).
+LOOK = 0.005
 # Without a descriptor to accept with, the desk is closed for so long (seconds).
 PAUSE = 1.0
 
@@ -39,8 +41,12 @@ class Talk(Protocol):
     def heard(self, data: bytes) -> bytes | None:
         """What the client said; the whole answer, or None: it is not there yet."""
 
+    @property
+    def waits(self) -> bool:
+        """All was heard; the answer is on its way."""
+
     def look(self) -> bytes | None:
-        """Asked at each turn of the loop, once all was heard; the answer, if it is there now."""
+        """Asked at each turn of the loop; the answer, if it is there now."""
 
 
 class Greeter(Protocol):
@@ -112,6 +118,8 @@ class Desk:
                 self._dismiss(visitor)
             elif visitor.answer is None:
                 self._say(visitor, visitor.talk.look())
+        if any(visitor.talk.waits for visitor in self._visitors.values()):
+            return now + LOOK
         return min((visitor.deadline for visitor in self._visitors.values()), default=now + PATIENCE)
 
     def _accept(self, listener: Listener) -> bool:

@@ -101,5 +101,7 @@ class PageTalk:
         except HttpError as error:
             return error_response(error.status)
 
+    waits = False
+
     def look(self) -> bytes | None:
         return None

@@ -162,7 +162,7 @@ class Supervisor:
 
     def stop(self, reason: str) -> None:
         """Gracefully, after `drain_delay`; a second time without that, and then at once."""
-        if self.stop_deadline is None and self.drain_until is None and self.place["drain_delay"]:
+        if not self.board.draining and self.place["drain_delay"]:
             # Not ready any more, and closing after each answer, but accepting: a load balancer notices late.
             self.board.drain()
             say("INFO", f"{reason}: draining for {self.place['drain_delay']:g} s")
@@ -394,6 +394,8 @@ class Supervisor:
         elif word == "changed" and generation.stage in (Stage.BOOTING, Stage.SERVING):
             when, _, path = rest.partition(" ")
             self._changed(path, in_boot=when == "boot")
+        elif word == "steer":
+            self._steer(rest)
         elif word == "reload":
             if time.monotonic() - self._hung_up_at >= SAME_SIGNAL:
                 self.reload()
@@ -403,6 +405,21 @@ class Supervisor:
             generation.say("stop")  # our signal came when it had just begun to listen to words
         elif word == "stop" and not self.board.draining and generation.stage is not Stage.FAILED:
             self.stop(f"{rest} to the arbiter")
+
+    def _steer(self, text: str) -> None:
+        """What somebody asks for at the control socket: as by a signal, but that it is said who."""
+        what, _, who = text.partition(" ")
+        say("INFO", f"{who}: {what}")
+        if what == "reload":
+            self.reload()
+        elif what == "stop":
+            self.stop(who)
+        elif what == "drain":
+            self.board.drain()
+            self.notifier.stopping()
+        elif what.startswith("scale:"):
+            for generation in self.generations:
+                generation.say(what)
 
     def _ready(self, generation: Generation) -> None:
         generation.stage = Stage.SERVING

@@ -72,6 +72,7 @@ def test_a_server_that_drains_is_alive_and_not_ready() -> None:
         assert tell(server, "/ready") == (503, "the server is about to stop\n")
         assert tell(server, "/live")[0] == 200 and told(server)["state"] == "draining"
         server.kill()
+        assert server.wait() == 0
 
 
 def test_before_all_workers_are_ready_it_is_booting() -> None:
