@@ -52,4 +52,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.compare
 
 bench-check: $(VENV)/.dev
-	$(BIN)/python -m benchmarks.quick
+	$(BIN)/python -m benchmarks.check

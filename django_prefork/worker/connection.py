@@ -344,7 +344,7 @@ class Connection:
         """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
         size = len(data) + len(more)
         self.worker.row.sent += size
-        if self._sending is not None:
+        if self._sending:
             self._sending.send(data)
             if more:
                 self._sending.send(more)
@@ -357,7 +357,7 @@ class Connection:
             raise ClientGone(error.errno, str(error)) from None
         if count == size:
             return
-        sending = self._begin_sending()
+        sending = self._sending if self._sending is not None else self._begin_sending()
         if count < len(data):
             sending.keep(memoryview(data)[count:])
             count = len(data)

@@ -13,6 +13,11 @@ from django_prefork.http.storage import MEMORY, ROOM_STEP, Storage
 
 # Of each temporary file, in bytes.
 _FILE = 8 * 1024 * 1024
+# How much is sent by one call. More would have left the processor's caches before it is received: a file of 1 GiB took
+# 490 ms of CPU in stretches of 5 MiB, and 310 in these.
+AT_ONCE = 512 * 1024
+# How much is sent by one turn of the loop: others wait meanwhile, about 2 ms.
+_TURN = 4 * 1024 * 1024
 # How much one turn of the loop reads of a file where the kernel cannot send it itself.
 _PIECE = 256 * 1024
 
@@ -51,10 +56,16 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._parts)
 
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes more would stay in memory."""
+        return self._memory + size <= MEMORY and size <= self._storage.left
+
     def add(self, data: bytes | memoryview) -> None:
         """Keep `data`. Raises OSError when the disk is full, or the server's `spool_limit` reached."""
         view = memoryview(data)
-        if self._memory + len(view) <= MEMORY and len(view) <= self._storage.left:
+        if not view:
+            return
+        if self.fits(len(view)):
             self._memory += len(view)
             self._storage.left -= len(view)
             self.held += len(view)
@@ -94,9 +105,12 @@ class Outbox:
             view = view[count:]
 
     def flush(self, sock: socket.socket) -> int:
-        """Send what `sock` takes now; return how many bytes that was. Raises OSError when the client is gone."""
+        """Send what `sock` takes now; return how many bytes that was. Raises OSError when the client is gone.
+
+        There may be more that it would take: a client that is quick gets `_TURN` bytes at a time.
+        """
         total = 0
-        while self._parts:
+        while self._parts and total < _TURN:
             part = self._parts[0]
             if isinstance(part, _Part) and not part.count:
                 self._give_back(part)
@@ -140,7 +154,7 @@ class Outbox:
 
 def _send_part(sock: socket.socket, part: _Part) -> int:
     if sys.platform == "linux":
-        count = os.sendfile(sock.fileno(), part.descriptor, part.offset, part.count)
+        count = os.sendfile(sock.fileno(), part.descriptor, part.offset, min(part.count, AT_ONCE))
     else:
         data = os.pread(part.descriptor, min(part.count, _PIECE), part.offset)
         count = sock.send(data) if data else 0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from django_prefork.config import Config
 from django_prefork.http.response import ClientGone
 from django_prefork.http.storage import Storage
-from django_prefork.worker.outbox import Outbox
+from django_prefork.worker.outbox import AT_ONCE, Outbox
 
 logger = logging.getLogger("django_prefork")
 
@@ -25,6 +25,12 @@ RATE = 500
 KERNEL = 512 * 1024
 # How often that is looked at within send_timeout.
 LOOKS = 4
+# A client that takes something within this time (seconds) is quick, and waited for: the way over the disk costs twice
+# what sending costs. It is waited for once in vain.
+QUICK = 0.005
+# A client that took nothing just now is not asked again for each small piece, but after so many bytes, or seconds.
+AGAIN_BYTES = 64 * 1024
+AGAIN_SECONDS = 0.001
 
 
 class Sending:
@@ -34,13 +40,27 @@ class Sending:
     left to send. It does not own `sock`.
     """
 
-    __slots__ = ("_config", "_in_kernel", "_outbox", "_progressed", "_sock", "_taken", "goes_on")
+    __slots__ = (
+        "_again_at",
+        "_again_bytes",
+        "_config",
+        "_in_kernel",
+        "_outbox",
+        "_progressed",
+        "_slow",
+        "_sock",
+        "_taken",
+        "goes_on",
+    )
 
     def __init__(self, sock: socket.socket, config: Config, storage: Storage, progressed: Callable[[], None]) -> None:
         self._sock = sock
         self._config = config
         self._progressed = progressed
         self._outbox = Outbox(storage)
+        self._slow = False  # whether it was waited for in vain
+        self._again_at = 0.0
+        self._again_bytes = 0
         self._in_kernel = 0  # bytes that were sent and that the client had not taken, when last asked
         self._taken = 0.0  # when the client was last seen to take something
         #: Whether the connection goes on when all is sent.
@@ -53,8 +73,13 @@ class Sending:
 
     def keep(self, data: bytes | memoryview) -> None:
         """Of what the client did not take just now. Raises `ClientGone`."""
+        outbox, rest = self._outbox, memoryview(data)
+        if not outbox:
+            self._slow = False
+        if not self._slow and not outbox.fits(len(rest)):
+            rest = self._hurry(rest)
         try:
-            self._outbox.add(data)
+            outbox.add(rest)
         except OSError as error:
             logger.error("cannot keep a response for a slow client: %s", error.strerror)
             raise ClientGone(error.errno, "no room for what the client does not take") from None
@@ -62,7 +87,11 @@ class Sending:
     def send(self, data: bytes) -> None:
         """What the client takes now, and keep the rest. Raises `ClientGone`."""
         self.keep(data)
-        self._push()
+        self._again_bytes += len(data)
+        now = time.monotonic()
+        if now >= self._again_at or self._again_bytes >= AGAIN_BYTES:
+            self._push()
+            self._again_at, self._again_bytes = now + AGAIN_SECONDS, 0
         self.hold_back()
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
@@ -71,6 +100,26 @@ class Sending:
             _hold_little(self._sock)
         self._outbox.add_file(descriptor, offset, count)
         self._push()
+
+    def _hurry(self, rest: memoryview) -> memoryview:
+        """Send `rest` as long as the client is quick; return what is to be kept when it no longer is, or all fits."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        while rest and not self._outbox.fits(len(rest)):
+            if not poll.poll(QUICK * 1000):
+                self._slow = True
+                break
+            if self._outbox:
+                self._push()
+            else:
+                try:
+                    rest = rest[self._sock.send(rest[:AT_ONCE]) :]
+                except BlockingIOError:
+                    pass
+                except OSError as error:
+                    raise ClientGone(error.errno, str(error)) from None
+            self._progressed()
+        return rest
 
     def hold_back(self) -> None:
         """Beyond `send_buffer`, the worker's own time is spent: a response that large waits for its client."""
