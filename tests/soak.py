@@ -6,6 +6,8 @@
     scale     TTIN and TTOU every 200 ms
     kill      `kill -9` of a random worker every second: what fails is what had reached that process
     arbiter   `kill -9` of the Arbiter, ten times
+    handoff   requests fast and slow, with bodies or without, on connections that move between workers, of which one is
+              killed every two seconds: no answer is another's or comes twice, nobody hangs, nothing is left open
 
 Half of the clients keep their connections, which must never be closed; uploads and slow views are among the requests.
 Each ends with 1 if a request failed that a worker was able to answer, or a connection was lost.
@@ -27,6 +29,7 @@ import psutil
 import requests
 
 from tests import kills
+from tests.handoff.wanderers import handoff
 from tests.harness import Clients, Server, eventually
 
 MIB = 1024 * 1024
@@ -201,6 +204,7 @@ SCENARIOS: dict[str, Callable[[float, Callable[[str], None]], None]] = {
     "scale": scale,
     "kill": kill,
     "arbiter": arbiter,
+    "handoff": handoff,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -125,6 +126,16 @@ def soak(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/stream":
         return (b"piece\n" * 100 for _ in range(20))
     return [str(size).encode()]
+
+
+def digest(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """Says of each request whose it was and what it sent, and takes as long as it asks for."""
+    query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
+    body = hashlib.sha256(environ["wsgi.input"].read()).hexdigest()
+    time.sleep(float(query.get("s", 0)))
+    answer = json.dumps({"id": query["id"], "sha256": body, "pid": os.getpid()}).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(answer)))])
+    return [answer]
 
 
 _eaten: list[bytearray] = []
