@@ -235,6 +235,15 @@ def test_every_module_has_its_place_on_the_page_of_the_house() -> None:
         assert path.name.startswith("__") or f"{path.name}`" in text, path
 
 
+def test_every_clock_is_on_the_page_of_clocks_with_its_default() -> None:
+    lines = (DOCS / "timeouts.md").read_text().splitlines()
+    for option in OPTIONS:
+        if option.section == "Time" or option.name == "max_worker_lifetime":
+            said = [line for line in lines if line.startswith("|") and f"| `{option.name}` |" in line]
+            assert len(said) == 1, option.name
+            assert f"| {option.show_default()}" in said[0], said
+
+
 def test_make_does_what_the_readme_says() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = [match[1] for words in quoted(README) if (match := re.search(r"\bmake (\w+)", words))]
