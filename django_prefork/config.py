@@ -241,6 +241,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("control_socket", "Inside", values.SOCKET, None, none="off",
         help="Path of the unix socket by which manage.py preforkctl looks inside and steers; this user's alone.",
         why="Signals do without it; nothing that could stop the server is there unasked."),
+    Option("server_timing", "Inside", values.SWITCH, False,
+        help="Whether answers tell the browser, in Server-Timing, how long they waited for a worker and took there.",
+        why="How long a page takes may tell a stranger what it has found."),
     Option("access_log", "Logging", values.LOG, None, none="off",
         help="Where each answer is logged: a file, or - for standard output.",
         why="The proxy in front mostly keeps one already, and a line for each request is not free.",
@@ -313,6 +316,7 @@ class Config:
     health_path: str | None
     status_bind: Bind | None
     control_socket: str | None
+    server_timing: bool
     access_log: str | None
     access_log_format: str
     pid_file: str | None

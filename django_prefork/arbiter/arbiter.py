@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from django_prefork import inheritance, signals, status
+from django_prefork import inheritance, multiprocess, signals, status
 from django_prefork.arbiter import policy
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.children import Child, Children, Stage
@@ -128,6 +128,7 @@ class Arbiter:
         """Until the last worker has left; the exit status."""
         self._receive_signals()
         status.attach(self.board, self.listeners)
+        multiprocess.be_arbiter(self.generation, {era.number for era in self.board.eras()})
         os.set_blocking(self.control, False)
         while not (self.leaving and not self.children):
             if self.reloading is not None and not self.leaving:
@@ -515,6 +516,7 @@ class Arbiter:
 
     def _bury(self, child: Child, status: int) -> None:
         reading = self.board.read(child.slot)
+        multiprocess.worker_ended(child.slot)  # while the slot is nobody else's
         self.board.free(child.slot)
         child.close()
         expected = child.stage in (Stage.LEAVING, Stage.DOOMED)

@@ -111,6 +111,7 @@ class Response:
         "keep_alive",
         "sent",
         "status",
+        "timing",
     )
 
     def __init__(self, request: RequestHead, sink: Sink, keep_alive: bool) -> None:
@@ -129,6 +130,8 @@ class Response:
         self._no_body = request.method == "HEAD"
         self._overrun = False
         self._chunked = False
+        #: Makes a whole field line, if there is to be one more: asked when the head is.
+        self.timing: Callable[[], bytes] | None = None
 
     def start(
         self, status: str, headers: list[tuple[str, str]], /, exc_info: ExcInfo | None = None
@@ -326,6 +329,8 @@ class Response:
             add(b"Transfer-Encoding: chunked\r\n")
         elif self._request.method != "HEAD":
             self.keep_alive = False  # HTTP/1.0: the end of the connection is the end of the body
+        if self.timing is not None:
+            add(self.timing())
         if not self.keep_alive:
             add(b"Connection: close\r\n")
         elif not http11:

@@ -106,6 +106,8 @@ class Service:
         self._clock.began = began
         keep_alive = request.keep_alive and self.keep_alive and not self._board.draining
         response = Response(request, client, keep_alive)
+        if self._config.server_timing:
+            response.timing = lambda: _server_timing(waited, time.monotonic() - began)
         try:
             response.run(self._application, request.fields)
         except BaseException as error:
@@ -195,6 +197,11 @@ class Service:
             return False
         self._row.spool(count)
         return True
+
+
+def _server_timing(waited: float, seconds: float) -> bytes:
+    """https://www.w3.org/TR/server-timing/; in milliseconds. `seconds` is until the head was there."""
+    return b"Server-Timing: queue;dur=%.1f, app;dur=%.1f\r\n" % (waited * 1000, seconds * 1000)
 
 
 def _below(path: str, **names: bool) -> dict[str, bool]:

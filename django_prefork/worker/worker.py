@@ -16,7 +16,7 @@ from typing import Any
 
 from django.core.signals import got_request_exception
 
-from django_prefork import process, signals, status
+from django_prefork import multiprocess, process, signals, status
 from django_prefork.config import Config
 from django_prefork.deadline import Clock
 from django_prefork.http.environ import TrustedProxies
@@ -303,6 +303,7 @@ class Worker:
         got_request_exception.connect(self.clock.report)
         naming.name_views(self.row)
         status.attach(self.board, self._listeners, self.say)
+        multiprocess.be_worker(self.slot)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.register_at_fork(after_in_child=self._forked_by_application)

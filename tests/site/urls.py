@@ -99,6 +99,15 @@ def inside(request: HttpRequest) -> HttpResponse:
     return JsonResponse(snapshot.as_dict())
 
 
+def counted(request: HttpRequest) -> HttpResponse:
+    """A metric of the project's own."""
+    from tests.site.counting import ALIVE, SEEN
+
+    SEEN.inc()
+    ALIVE.set(1)
+    return HttpResponse("counted\n")
+
+
 urlpatterns = [
     path("", hello),
     path("boom/", boom),
@@ -112,4 +121,5 @@ urlpatterns = [
     path("stream/", stream),
     path("sleep/<int:seconds>/", Sleep.as_view()),
     path("inside/", inside),
+    path("counted/", counted),
 ]

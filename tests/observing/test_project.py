@@ -1,0 +1,55 @@
+"""What a project gets: stable files for its own metrics, and Server-Timing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from tests.harness import Server, read_answer
+from tests.observing.tools import ask, django, parsed
+
+
+def test_metrics_of_a_project_have_a_slots_files_and_none_of_the_dead(tmp_path: Path) -> None:
+    server = Server(
+        *("--workers", "1"),
+        application="counting_wsgi.application",
+        environment={"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+        errors="SIGKILL",
+    )
+    with server.ready():
+        for generation in (1, 2, 3):
+            server.get("/counted/")
+            (worker,) = server.workers(generation)
+            server.kill(signal.SIGKILL, worker)
+            server.wait_for("was ended by SIGKILL", times=generation)
+            server.full_strength(1, generation)
+            server.get("/counted/")
+            server.kill(signal.SIGHUP)
+            server.ready(generation + 1)
+            server.wait_for(f"arbiter gen={generation} leaves")
+        server.kill(signal.SIGKILL, server.arbiter(4))
+        server.ready(5)
+        server.wait_for("gen=4 retires|arbiter.*gen=4.*SIGKILL")
+        server.get("/counted/")
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(tmp_path))
+        counted = parsed(generate_latest(registry).decode())
+        assert counted["seen_total"][()] == 7 and counted["alive"][()] == 1
+        names = sorted(os.listdir(tmp_path))
+        # Two slots took turns; two of the Arbiters' may be there.
+        assert all(re.fullmatch(r"(counter|gauge_livesum)_(slot[0-2]|arbiter[45])\.db", name) for name in names), names
+
+
+def test_a_browser_is_told_how_long_it_took_if_that_is_wanted() -> None:
+    with django("--workers", "1", "--server-timing", "on").ready() as server:
+        status, fields, _ = read_answer(ask(server, "/slow/?s=0.05"))
+        match = re.fullmatch(r"queue;dur=([0-9.]+), app;dur=([0-9.]+)", fields["server-timing"])
+        assert status == 200 and match and float(match[2]) >= 50
+        assert "server-timing" in read_answer(ask(server, "/stream/?s=0&last=0"))[1]
+    with django("--workers", "1").ready() as server:
+        assert "server-timing" not in read_answer(ask(server, "/"))[1]

@@ -1,0 +1,8 @@
+"""Metrics of a project's own, made where it is loaded."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+SEEN = Counter("seen", "Requests for a view.")
+ALIVE = Gauge("alive", "Something of a living process.", multiprocess_mode="livesum")
