@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from benchmarks.environment import ROOT
 
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 
 
