@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import command, environment
+from benchmarks import command, cpu, environment
 from benchmarks.applications import APPLICATIONS, Application, make_demo_data
 from benchmarks.environment import BIN, PYTHON, ROOT, say, variables
 from benchmarks.processes import Running, StartError, free_port, serving
@@ -244,19 +244,24 @@ def _first_requests(site: Site, rounds: int, folder: Path) -> list[str]:
     page = site.pages[0]
     ways: dict[str, tuple[str, ...]] = {"without": (), "with": ("--warmup", ",".join(site.pages))}
     first: dict[str, list[float]] = {way: [] for way in ways}
+    spent: dict[str, list[float]] = {way: [] for way in ways}
     later: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, options in ways.items():
             with _ours(site.application, folder, *options) as running:
+                before = cpu.snapshot(running.pid)
                 first[way].append(_seconds(running, page))
+                spent[way].append(cpu.growth(before, cpu.snapshot(running.pid)).total / 1e9)
                 later[way].append(statistics.median(_seconds(running, page) for _ in range(30)))
     print(f"{site.application.title}, {page}: a fresh worker's first request, and its later ones; {rounds} starts")
     for way in ways:
         low, high = min(first[way]) * 1000, max(first[way]) * 1000
         median, usual = statistics.median(first[way]) * 1000, statistics.median(later[way]) * 1000
-        print(f"  {way:8} warmup {median:8.1f} ms ({low:.1f}-{high:.1f}), later {usual:6.1f} ms")
+        work = statistics.median(spent[way]) * 1000
+        print(f"  {way:8} warmup {median:7.1f} ms ({low:.1f}-{high:.1f}), of CPU {work:6.1f} ms; later {usual:6.1f} ms")
     ratio = statistics.median(first["with"]) / statistics.median(first["without"])
-    print(f"  ratio of the first ones: {ratio:.2f}\n", flush=True)
+    work_ratio = statistics.median(spent["with"]) / statistics.median(spent["without"])
+    print(f"  ratio of the first ones: {ratio:.2f}, of their CPU {work_ratio:.2f}\n", flush=True)
     if site.application.name == "wagtail" and ratio > FIRST_BAR:
         return [f"the first request takes {ratio:.2f} x of one without warm-up, {FIRST_BAR} was wanted"]
     return []

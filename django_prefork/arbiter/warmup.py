@@ -91,6 +91,7 @@ def warm(application: Application, config: Config, phases: Phases) -> int:
 
 
 def _failed(name: str, do: Callable[[], None]) -> bool:
+    logger.debug("warm-up of %s", name)  # what does not end is the last line
     try:
         do()
     except _Answer as answer:

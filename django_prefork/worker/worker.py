@@ -166,12 +166,16 @@ class Worker:
         self._boot()
         loop = self.loop
         collector = self.collector
+        collected = False
         while True:
             # Garbage is collected when nobody waits: whether that is so, a turn without waiting tells.
-            due = collector is not None and collector.due()
+            due = collector is not None and not collected and collector.due()
             busy = loop.wait(0.0 if due else self._patience())
+            # Never twice in a row: were there as much again at once, the worker would do nothing else.
+            collected = False
             if due and collector is not None and (not (busy or self.later) or collector.pressing()):
                 collector.collect()
+                collected = True
             while _noted:
                 self._signal(_noted.pop(0))
             if self._term_at and loop.now >= self._term_at:
