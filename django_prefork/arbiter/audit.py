@@ -12,11 +12,14 @@ import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger("django_prefork")
+
+_MOMENT = 0.2  # seconds
 
 _THREAD = (
     "thread %r (%s) was started before the fork and is missing in the workers: "
@@ -70,8 +73,12 @@ class Audit:
     def _native_threads(self) -> None:
         """Those of libraries, which Python knows nothing of."""
         names = _native_threads()
-        if names:
-            self._note(("native", *names), _NATIVE, ", ".join(names))
+        if names and ("native", *names) not in self._said:
+            # A thread of Python's that ends is for a moment one that Python does not know any more.
+            time.sleep(_MOMENT)
+            names = _native_threads()
+            if names:
+                self._note(("native", *names), _NATIVE, ", ".join(names))
 
     def _connections(self) -> None:
         for peer in connected(self.ours()):
