@@ -53,3 +53,10 @@ bench: $(VENV)/.dev
 
 bench-check: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.check
+
+.PHONY: browser compat
+browser: $(VENV)/.dev
+	$(BIN)/python -m tests.browser --times 20
+
+compat: $(VENV)/.dev
+	$(BIN)/python -m tests.compat

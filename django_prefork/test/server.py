@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NoReturn
 
 from django.conf import settings
+from django.contrib.staticfiles.utils import check_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.servers.basehttp import get_internal_wsgi_application
 from django.db import connections
@@ -39,6 +40,8 @@ _NOT_IN_TESTS = (
     "BIND",
     "GRACEFUL_TIMEOUT",
     "DRAIN_DELAY",
+    "STATUS_BIND",
+    "CONTROL_SOCKET",
     "ACCESS_LOG",
     "ACCESS_LOG_FORMAT",
     "PID_FILE",
@@ -47,6 +50,8 @@ _NOT_IN_TESTS = (
     "GROUP",
     "PROC_NAME",
 )
+# And those of them that cannot be asked for, either.
+_NEVER = ("BIND", "STATUS_BIND", "CONTROL_SOCKET", "PID_FILE", "UMASK", "USER", "GROUP")
 _TESTS_OWN = {
     # The second one shows what only more than one process can: state that a project keeps in memory.
     "WORKERS": 2,
@@ -115,6 +120,8 @@ class PreforkServer:
         """Return when all workers are ready. Raises ServerError, ImproperlyConfigured, ConfigError or ListenError."""
         assert not self._pid, "it runs already"
         _check_databases(self._databases)
+        if "django.contrib.staticfiles" in settings.INSTALLED_APPS:
+            check_settings()  # here, where it is the test's own exception
         self._config = self._configure()
         listeners = listen_all(wanted(self._config), self._config.backlog)
         self.port = int(listeners[0].port)
@@ -157,7 +164,7 @@ class PreforkServer:
         self._wait_until_ready()
 
     def _configure(self) -> config.Config:
-        unused = [key for key in self._options if key in ("BIND", "PID_FILE", "USER", "GROUP", "UMASK")]
+        unused = [key for key in self._options if key in _NEVER]
         if unused:
             raise config.ConfigError(f"A server in tests has no {', '.join(unused)}: set host and port instead.")
         production = getattr(settings, "PREFORK", None) or {}

@@ -9,13 +9,21 @@ import time
 SECRET_KEY = "only-for-tests"
 INSTALLED_APPS = ["django.contrib.contenttypes", "django.contrib.auth", "django_prefork"]
 ROOT_URLCONF = "tests.live.site"
-DATABASES = {
+DATABASES: dict[str, dict[str, object]] = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": "unused.sqlite3",
         "TEST": {"NAME": os.environ.get("SITE_TEST_DATABASE") or None},
     }
 }
+if os.environ.get("SITE_POSTGRES"):
+    DATABASES["default"] = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "site",
+        "USER": "prefork",
+        "HOST": os.environ["SITE_POSTGRES"],
+        "OPTIONS": {"pool": True} if os.environ.get("SITE_POOL") else {},
+    }
 MIGRATION_MODULES = {"auth": None, "contenttypes": None}
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 STATIC_URL = "static/"

@@ -81,6 +81,7 @@ def test_options_of_the_project_hold_but_for_those_of_production(transactional_d
         "HEALTH_PATH": "/-/health",
         "PID_FILE": str(tmp_path / "pid"),
         "BIND": ["unix:/nowhere/at.all"],
+        "STATUS_BIND": f"unix:{tmp_path}/status",
         "DRAIN_DELAY": 60,
     }
     with override_settings(PREFORK=production):
@@ -89,7 +90,7 @@ def test_options_of_the_project_hold_but_for_those_of_production(transactional_d
     try:
         assert get(server, "/-/health").text == "ready\n"
         assert len(processes(server)) == 2
-        assert not (tmp_path / "pid").exists()
+        assert not list(tmp_path.iterdir())
     finally:
         server.stop()
 

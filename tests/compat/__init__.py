@@ -1,0 +1,1 @@
+"""Well-known packages on this server: `python -m tests.compat`."""
