@@ -164,7 +164,8 @@ ROWS: tuple[Row, ...] = (
     Row("errorlog loglevel capture_output logger_class logconfig* syslog* disable_redirect_access_to_syslog"
         " enable_stdio_inheritance", "", "It logs to stderr, or where `LOGGING` says, loggers `django_prefork` and"
         " `django_prefork.access`."),
-    Row("statsd_* dogstatsd_tags enable_backlog_metric", "", "It sends nothing: `STATUS_BIND` has `/metrics`, for Prometheus to ask."),
+    Row("statsd_* dogstatsd_tags enable_backlog_metric", "",
+        "It sends nothing: `STATUS_BIND` has `/metrics`, for Prometheus to ask."),
     Row("on_starting on_reload pre_fork pre_exec nworkers_changed worker_int ssl_context", "", "No hook for this."),
     Row("when_ready", "", "The Django signal `django_prefork.signals.server_ready`."),
     Row("post_fork", "", "The Django signal `django_prefork.signals.post_fork`."),

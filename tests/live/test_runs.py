@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pytest
 
 from tests.harness import PATIENCE, ROOT, eventually
 
@@ -94,9 +93,8 @@ def run_of_django(sample: str, *more: str) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("more", [(), ("--parallel", "2")], ids=["one process", "parallel"])
-def test_the_case_under_djangos_own_runner(tmp_path: Path, more: tuple[str, ...]) -> None:
-    with running(tmp_path, *run_of_django("cases", *more)) as run:
+def test_the_case_under_djangos_own_runner_in_two_processes(tmp_path: Path) -> None:
+    with running(tmp_path, *run_of_django("cases", "--parallel", "2")) as run:
         status, output = run.end()
     assert status == 0, output
     assert "Ran 4 tests" in output
