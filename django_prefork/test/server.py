@@ -144,7 +144,11 @@ class PreforkServer:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             # pytest-xdist and others have threads. Nothing they may hold is used by the child.
-            self._pid = fork_safety.fork()
+            try:
+                self._pid = fork_safety.fork()
+            except OSError:
+                self._release()
+                raise
             if self._pid == 0:
                 self._pid = os.getpid()
                 self._serve(parent, listeners, queues, life, present, control)
@@ -276,6 +280,8 @@ class PreforkServer:
 
     def check(self) -> None:
         """Raises ServerError if the server has ended though nobody stopped it."""
+        if not hasattr(os, "waitid"):
+            return  # macOS, up to Python 3.12: whoever asks the server notices
         if self._pid and os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             raise ServerError("The server has ended, and this test has nobody to ask.")
 
@@ -292,7 +298,9 @@ class PreforkServer:
             return
         assert self._board is not None and self._output is not None
         self._board.stop()
-        os.close(self._life)
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
         limit = self._config.graceful_timeout + _PATIENCE
         orderly = _ended(self._presence, limit)
         # What is left: its own processes if they did not leave, and what the project started there and forgot.
@@ -305,19 +313,26 @@ class PreforkServer:
         except ChildProcessError:
             pass  # the test run ignores SIGCHLD
         _ended(self._presence, limit)
-        _running.remove(self)
-        for fd in (self._control, self._presence, self._board.fd):
-            os.close(fd)
         self._pid = 0
-        self._board = None
-        late = [line for line in self.said().splitlines() if "] [ERROR] " in line or "] [CRITICAL] " in line]
+        _running.remove(self)
+        late = self.said()
         if not orderly:
-            late.append(f"The server had not left after {limit:g} s, and was killed.")
+            late += f"\n[ERROR] Not all processes of the server had left after {limit:g} s: they were killed."
+        self._release()
+        if "[ERROR] " in late or "[CRITICAL] " in late:
+            # No test is left to have it in its report.
+            print(f"django-prefork, after the last test:\n{late}", file=sys.stderr)
+
+    def _release(self) -> None:
+        """What this process has of it."""
+        assert self._board is not None and self._output is not None
+        for fd in (self._life, self._control, self._presence, self._board.fd):
+            if fd >= 0:
+                os.close(fd)
+        self._life = self._control = self._presence = -1
+        self._board = None
         self._output.close()
         self._output = None
-        if late:
-            # No test is left to have it in its report.
-            print("django-prefork, after the last test:", *late, sep="\n", file=sys.stderr)
 
 
 def _ended(pipe: int, seconds: float) -> bool:
@@ -364,7 +379,8 @@ def _in_a_child() -> None:
     """Whatever else this process forks must not keep a server alive, or unnoticed."""
     for server in _running:
         for fd in (server._life, server._control, server._presence):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         server._pid = 0
     _running.clear()
 
