@@ -148,7 +148,7 @@ ROWS: tuple[Row, ...] = (
     Row("tmp_upload_dir", "spool_dir", "It is used: bodies and answers that outgrow memory go there."),
     Row("wsgi_app", "", "It serves `settings.WSGI_APPLICATION`."),
     Row("preload_app", "", "Always so; a reload loads new code nevertheless."),
-    Row("reload reload_engine reload_extra_files", "", "For development: not here, but on the command line."),
+    Row("reload reload_engine reload_extra_files", "", "For development: `runprefork --reload`, not a setting."),
     Row("check_config print_config spew", "",
         "`--check` loads everything and ends; `--print-config` shows who decided what."),
     Row("chdir pythonpath", "",

@@ -44,9 +44,21 @@ def prefork_server(request: pytest.FixtureRequest, prefork_options: dict[str, An
         # The server is born with the settings and the permissions of this moment.
         with blocker.unblock(), modify_settings(ALLOWED_HOSTS={"append": server.host}):
             server.start()
+        request.config.stash[_server] = server
         yield server
     finally:
         server.stop()
+
+
+_server = pytest.StashKey["PreforkServer"]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The first test finds it new; later ones, when their predecessor's data is gone, have it made new."""
+    server = item.config.stash.get(_server, None)
+    if server is not None and FIXTURE in getattr(item, "fixturenames", ()):
+        server.begin()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -111,6 +111,8 @@ class Arbiter:
         self.leaving = ""
         self._stopping = False
         self._winched = False
+        #: Workers are forked anew for a test, and whoever runs it waits for them.
+        self._renewing = False
         #: How many workers gave way to those of a newer generation that boots.
         self._yielded = 0
         #: When it last came back from waiting, or looked at the clock since.
@@ -331,6 +333,14 @@ class Arbiter:
         #: When it last came back from waiting, or looked at the clock since.
         self._woke = time.monotonic()
 
+    def order_renew(self) -> None:
+        """For tests (`test/server.py`): workers that know what was loaded, and nothing that came since."""
+        self._renewing = True
+        self._failures = 0
+        self._next_start = 0.0
+        for child in self.children:
+            self._tell_to_leave(child, "reload", "a test begins")
+
     def order_more(self) -> None:
         self._winched = False
         self.target = min(self.target + 1, SLOTS // 2)
@@ -363,6 +373,7 @@ class Arbiter:
         b"quick": order_quick,
         b"yield": order_yield,
         b"restore": order_restore,
+        b"renew": order_renew,
         b"more": order_more,
         b"fewer": order_fewer,
         b"none": order_none,
@@ -411,6 +422,9 @@ class Arbiter:
             self._tell("ready")
             logger.info("arbiter gen=%d pid=%d ready: %d workers", self.generation, os.getpid(), self.target)
             signals.emit(signals.server_ready, workers=self.target)
+        if self._renewing and len(self.children.at(Stage.SERVING)) >= self.target:
+            self._renewing = False
+            self._tell("renewed")
         # Not before it is ready: what waits for that would wait for ever.
         target = 0 if self._winched and self.ready else max(0, self.target - self._yielded)
         expiring = self.children.at(Stage.EXPIRING)

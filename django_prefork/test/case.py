@@ -54,7 +54,7 @@ class PreforkLiveServerTestCase(LiveServerTestCase):
 
     def _callSetUp(self) -> None:
         with explain(self.server):
-            self.server.check()
+            self.server.begin()
             super()._callSetUp()  # type: ignore[misc]
 
     def _callTestMethod(self, method: Callable[[], Any]) -> None:

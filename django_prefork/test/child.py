@@ -14,6 +14,9 @@ import weakref
 from collections.abc import Collection
 from typing import Any
 
+from django.apps import apps
+from django.core.cache import caches
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import connections
 
 
@@ -33,6 +36,22 @@ def leave_the_tests(output: int, keep: Collection[int]) -> None:
             del connections[alias]
         except AttributeError:
             pass  # never used
+    _forget_rows()
+
+
+def _forget_rows() -> None:
+    """Of a database that will be emptied: what Django keeps of rows in memory, and what is cached there."""
+    if apps.is_installed("django.contrib.contenttypes"):
+        from django.contrib.contenttypes.models import ContentType
+
+        ContentType.objects.clear_cache()
+    if apps.is_installed("django.contrib.sites"):
+        from django.contrib.sites.models import Site
+
+        Site.objects.clear_cache()
+    for cache in caches.all(initialized_only=True):
+        if isinstance(cache, LocMemCache):
+            cache.clear()
 
 
 def _forget_what_runs_at_exit() -> None:

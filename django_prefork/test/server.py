@@ -97,6 +97,8 @@ class PreforkServer:
         self._board: Scoreboard | None = None
         self._output: BinaryIO | None = None
         self._read_to = 0
+        #: Whether a test has used the workers that are there.
+        self._used = False
         # Plain numbers: a forked child closes them without knowing more (`_in_a_child`).
         self._life = self._control = self._presence = -1
 
@@ -165,7 +167,8 @@ class PreforkServer:
             for fd in passed:
                 os.close(fd)
         _running.append(self)
-        self._wait_until_ready()
+        self._used = False
+        self._await("ready")
 
     def _configure(self) -> config.Config:
         unused = [key for key in self._options if key in _NEVER]
@@ -177,18 +180,19 @@ class PreforkServer:
         bind = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         return config.resolve({}, {}, {**kept, **_TESTS_OWN, **self._options, "BIND": bind})
 
-    def _wait_until_ready(self) -> None:
+    def _await(self, word: str) -> None:
+        """Until the Arbiter says so. Raises ServerError."""
         limit = self._config.boot_timeout + _PATIENCE
         deadline = time.monotonic() + limit
         heard = b""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
-        while b"ready" not in heard.split(b"\n"):
+        while word.encode() not in heard.split(b"\n"):
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise self._failed(f"was not ready after {limit:g} s")
+                raise self._failed(f"was not {word} after {limit:g} s")
             words = os.read(self._control, 4096)
             if not words:
-                raise self._failed("ended before it was ready")
+                raise self._failed(f"ended before it was {word}")
             heard += words
 
     def _failed(self, why: str) -> ServerError:
@@ -213,7 +217,7 @@ class PreforkServer:
             leave_the_tests(self._output.fileno(), kept)
             process.set_title("django-prefork: arbiter of a test")
             application = self._application()
-            log.setup(self._config, color=False)
+            log.setup(self._config, verbosity=0, color=False)  # what goes as it should would bury what does not
             fork_safety.clean()
             fork_safety.freeze()
             arbiter = Arbiter(
@@ -275,8 +279,21 @@ class PreforkServer:
 
     def forget(self) -> None:
         """What was said up to now belongs to a test that is over."""
+        self._used = True
         if self._output is not None:
             self._read_to = os.fstat(self._output.fileno()).st_size
+
+    def begin(self) -> None:
+        """A test begins: what an earlier one left in the workers' memory is gone. Raises ServerError.
+
+        Rows have other ids in each test, and what was cached of them would be wrong: content types, sites, and all that
+        a project keeps. So workers are forked anew, from an Arbiter that has never seen a row.
+        """
+        self.check()
+        if self._used:
+            self._used = False
+            os.write(self._control, b"renew\n")
+            self._await("renewed")
 
     def check(self) -> None:
         """Raises ServerError if the server has ended though nobody stopped it."""

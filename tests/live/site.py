@@ -63,10 +63,24 @@ def left_behind(request):  # type: ignore[no-untyped-def]
     return HttpResponse(str(subprocess.Popen(["sleep", "600"]).pid))
 
 
+asked = 0
+
+
+def remembers(request):  # type: ignore[no-untyped-def]
+    """What this process has in memory: the content type's id, as Django caches it, and how often it was asked."""
+    from django.contrib.auth.models import User
+    from django.contrib.contenttypes.models import ContentType
+    from django.http import JsonResponse
+
+    global asked
+    asked += 1
+    return JsonResponse([ContentType.objects.get_for_model(User).pk, asked], safe=False)
+
+
 def urlpatterns_of() -> list[object]:
     from django.urls import path
 
-    return [path(f"{view.__name__}/", view) for view in (greeting, users, boom, stuck, left_behind)]
+    return [path(f"{view.__name__}/", view) for view in (greeting, users, boom, stuck, left_behind, remembers)]
 
 
 def __getattr__(name: str) -> object:

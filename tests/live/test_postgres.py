@@ -21,7 +21,7 @@ def test_both_sides_write_and_a_pool_is_closed(tmp_path: Path, monkeypatch: pyte
         with running(tmp_path, *run_of_django("cases")) as run:
             status, output = run.end()
         assert status == 0, output
-        assert "Ran 4 tests" in output
+        assert "Ran 6 tests" in output
         with psycopg.connect(host=str(folder), user=database.OWNER, dbname="postgres") as connection:
             names = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
         assert "test_site" not in names

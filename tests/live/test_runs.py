@@ -97,7 +97,7 @@ def test_the_case_under_djangos_own_runner_in_two_processes(tmp_path: Path) -> N
     with running(tmp_path, *run_of_django("cases", "--parallel", "2")) as run:
         status, output = run.end()
     assert status == 0, output
-    assert "Ran 4 tests" in output
+    assert "Ran 6 tests" in output
 
 
 def test_under_pytest_each_process_of_xdist_has_its_own_and_reports_tell_what_it_said(tmp_path: Path) -> None:

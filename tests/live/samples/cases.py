@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import unittest.mock
+from typing import ClassVar
 
 import requests
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.test import override_settings
 
 from django_prefork.test import PreforkLiveServerTestCase
@@ -37,3 +39,21 @@ class Data(PreforkLiveServerTestCase):
 
     def test_each_test_begins_anew(self) -> None:
         self.assertEqual(requests.get(f"{self.live_server_url}/users/", timeout=30).json(), ["ada"])
+
+
+class Memory(PreforkLiveServerTestCase):
+    """The rows of content types get other ids after each test; who cached them would be wrong."""
+
+    prefork: ClassVar = {"WORKERS": 1}
+
+    def look(self) -> None:
+        for time in (1, 2):
+            pk, asked = requests.get(f"{self.live_server_url}/remembers/", timeout=30).json()
+            self.assertEqual(pk, ContentType.objects.filter(model="user").values_list("pk", flat=True).get())
+            self.assertEqual(asked, time)
+
+    def test_one(self) -> None:
+        self.look()
+
+    def test_two(self) -> None:
+        self.look()

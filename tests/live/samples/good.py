@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import requests
 from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 
 from django_prefork.test import PreforkServer
@@ -15,6 +16,8 @@ def test_both_sides_write_and_see_it(prefork_server: PreforkServer, name: str) -
     answer = requests.get(f"{prefork_server}/users/?add=server", timeout=30)
     assert answer.json() == sorted([name, "server"])
     assert User.objects.count() == 2
+    (pk, _) = requests.get(f"{prefork_server}/remembers/", timeout=30).json()
+    assert pk == ContentType.objects.filter(model="user").get().pk
 
 
 @pytest.mark.django_db
