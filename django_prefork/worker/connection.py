@@ -190,6 +190,8 @@ class Connection:
     def ready(self, mask: int) -> None:
         if self.state is _SENDING:
             self._flush()
+        elif mask & WRITE and self.state is _BODY:
+            self._invite()
         elif not self._rest:  # else: a request that is here already comes first
             self.receive()
 
@@ -290,6 +292,8 @@ class Connection:
                     self.send(_CONTINUE)
                 except ClientGone:
                     self.close()
+                if self._sending:  # behind an answer that fills all buffers: it is on its way, and so is the client
+                    self._watch(READ | WRITE)
             if self.state is _BODY:
                 self._wait_for(_BODY, worker.config.body_timeout)
             return
@@ -329,6 +333,17 @@ class Connection:
             self._rest_or_wait()
         else:
             self._answered(keep_alive)
+
+    def _invite(self) -> None:
+        """There is room for the rest of `100 Continue`."""
+        try:
+            if self._sending:
+                self._sending.flush()
+        except OSError:
+            self.close()
+            return
+        if not self._sending:
+            self._watch(READ)
 
     def _ended(self) -> None:
         """The client has closed its side."""

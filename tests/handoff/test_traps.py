@@ -6,59 +6,19 @@ import errno
 import os
 import signal
 import socket
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
 
-from django_prefork.config import Config
-from django_prefork.http.environ import TrustedProxies, template
-from django_prefork.http.parser import Limits, RequestParser
-from django_prefork.http.storage import Storage
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker import handoff
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.handoff import Queues
-from django_prefork.worker.loop import Loop
 from tests.handoff.clients import Kept
 from tests.harness import Server, eventually
-
-
-class Host:
-    """As much of a worker as its connections need."""
-
-    def __init__(self, board: Scoreboard, slot: int) -> None:
-        self.config = Config.of()
-        self.loop = Loop()
-        self.limits = Limits()
-        self.parser = RequestParser(self.limits)
-        self.trusted = TrustedProxies(())
-        self.row = board.row(slot)
-        self.storage = Storage()
-        self.later: deque[Connection] = deque()
-        self.idle_seconds = 10.0
-        self.served: list[str] = []
-        self.service: Any = self
-
-    def serve(self, client: Connection, request: Any) -> bool:
-        self.served.append(request.target)
-        client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        return True
-
-    def refused(self, *_: object) -> None:
-        pytest.fail("a request was refused")
-
-    def closed(self, connection: Connection) -> None:
-        """Nobody keeps count."""
-
-    def welcome(self, sock: socket.socket) -> Connection:
-        sock.setblocking(False)
-        shared = template(server_name="h", server_port="80", errors=None)
-        connection = Connection(self, sock, ("127.0.0.1", "1"), "127.0.0.1:80", shared)
-        connection.adopt(b"", 0.0)
-        return connection
+from tests.worker.host import Host
 
 
 @pytest.fixture
