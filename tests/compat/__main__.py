@@ -34,7 +34,12 @@ def main() -> int:
             "its tests of the live server",
             django_own.live_server,
         ),
-        "admin": ("Django", "django", "its browser tests of the admin", django_own.admin),
+        "admin": (
+            "Django",
+            "django",
+            "some of its browser tests of the admin: inlines, popups, filters",
+            django_own.admin,
+        ),
         "whitenoise": ("WhiteNoise", "whitenoise", "a project with the admin", projects.whitenoise),
         "toolbar": ("django-debug-toolbar", "django-debug-toolbar", "its example", projects.debug_toolbar),
         "allauth": ("django-allauth", "django-allauth", "its example, without SAML", projects.allauth),

@@ -148,4 +148,4 @@ class BoardInABrowser(PreforkLiveServerTestCase):
             """
         )
         self.assertEqual(len(seen), 20)
-        self.assertLessEqual(set(seen), {0, 1})
+        self.assertNotIn(None, seen)  # which other servers would not know
