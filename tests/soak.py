@@ -8,6 +8,7 @@
     arbiter   `kill -9` of the Arbiter, ten times
     handoff   requests fast and slow, with bodies or without, on connections that move between workers, of which one is
               killed every two seconds: no answer is another's or comes twice, nobody hangs, nothing is left open
+    saves     --reload: how long a saved template and a saved view take, and 200 saves in a row, one in five broken
 
 Half of the clients keep their connections, which must never be closed; uploads and slow views are among the requests.
 Each ends with 1 if a request failed that a worker was able to answer, or a connection was lost.
@@ -31,6 +32,7 @@ import requests
 from tests import kills
 from tests.handoff.wanderers import handoff
 from tests.harness import Clients, Server, eventually
+from tests.saves import saves
 
 MIB = 1024 * 1024
 
@@ -205,6 +207,7 @@ SCENARIOS: dict[str, Callable[[float, Callable[[str], None]], None]] = {
     "kill": kill,
     "arbiter": arbiter,
     "handoff": handoff,
+    "saves": saves,
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from django_prefork import access_format, log
 from django_prefork.access_format import FIELDS, record_fields
-from django_prefork.config import Config, ConfigError
+from django_prefork.config import Config, ConfigError, resolve
 from django_prefork.log import AccessLog, setup
 from tests.logs import Kept, bare_loggers, both_ends, fill
 
@@ -392,3 +392,67 @@ def test_a_handler_that_raises_does_not_end_the_request() -> None:
     access_log.log(**ANSWER)
     (record,) = kept.records
     assert "its own trouble" in record.getMessage()
+
+
+# What DEBUG shows unasked.
+
+CONSOLE = (
+    '[09/Sep/2001 03:46:40] "GET /notices/17?page=2 HTTP/1.1" 200 5123 12.5 ms slot 3\n'  # as runserver's, and more
+)
+
+
+def while_debugging(**options: Any) -> Config:
+    return resolve(options, {}, None, debug=True)
+
+
+def test_while_debugging_each_answer_is_a_line_for_people(
+    answered: Callable[..., str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert answered("console") == CONSOLE
+    access_log = AccessLog.from_config(while_debugging())
+    assert access_log
+    access_log.log(**ANSWER)
+    assert capfd.readouterr().out == CONSOLE
+    assert AccessLog.from_config(while_debugging(access_log="off")) is None
+    asked = AccessLog.from_config(while_debugging(access_log_format="{status}"))
+    assert asked
+    asked.log(**ANSWER)
+    assert capfd.readouterr().out == "200\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(101, "1"), (200, ""), (304, "36"), (302, "32"), (404, "33"), (403, "31"), (500, "35")]
+)
+def test_on_a_terminal_it_has_the_colours_of_runserver(
+    capfd: pytest.CaptureFixture[str], status: int, code: str
+) -> None:
+    access_log = AccessLog.from_config(while_debugging(), color=True)
+    assert access_log
+    access_log.log(**{**ANSWER, "status": status})
+    line = capfd.readouterr().out
+    assert re.match(rf"\x1b\[(\d;)?{code}.*m\[.*\x1b\[0m\n$", line), line
+
+
+def test_while_debugging_a_log_of_the_projects_own_is_enough(
+    root_logger: logging.Logger, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kept = Kept()
+    log.access.addHandler(kept)
+    access_log = AccessLog.from_config(while_debugging(), color=True)
+    assert access_log
+    access_log.log(**ANSWER)
+    assert len(kept.records) == 1 and "\x1b" not in kept.records[0].getMessage()
+    assert capfd.readouterr().out == ""
+
+
+def test_while_debugging_routine_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    setup(CONFIG, 1, False, brief=True)
+    log.logger.info("worker=%d gen=1 pid=7 ready", 2)
+    log.logger.info("arbiter gen=%d leaves: retired", 1)
+    log.logger.info("arbiter gen=1 pid=7 ready: 4 workers")
+    log.logger.error("worker=2 gen=1 pid=7 failed")
+    said = capfd.readouterr().err.splitlines()
+    assert [line.partition("] [")[2].partition("] ")[2] for line in said] == [
+        "[INFO] arbiter gen=1 pid=7 ready: 4 workers",
+        "[ERROR] worker=2 gen=1 pid=7 failed",
+    ]
