@@ -171,7 +171,7 @@ class Watcher:
 
     def _wait(self, seconds: float, hint: int) -> None:
         poll = select.poll()
-        poll.register(self._tie, 0)  # hang-up alone
+        poll.register(self._tie, select.POLLIN)  # nothing is ever written: its end is the message
         poll.register(self._modules, select.POLLIN)
         if hint >= 0:
             poll.register(hint, select.POLLIN)

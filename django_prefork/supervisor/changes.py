@@ -12,8 +12,10 @@ import time
 
 # How often to look (seconds): some thousand files cost a few milliseconds, and only until there is a generation again.
 INTERVAL = 0.2
-# A file that has changed during so many boots in a row is written by the boot: it would begin again for ever.
-RESTLESS = 3
+# A file may be written by the boot itself, which would begin again for ever. After it has changed in so many boots, the
+# next comes only when the file has been quiet for this time (seconds); after as many of these it is the boot's own.
+RESTLESS = 2
+QUIET = 0.5
 
 # What a file was like: when it was written, how large it is, and which one it is; None where there is none.
 _Look = tuple[int, int, int]
@@ -28,8 +30,9 @@ class Changes:
         self.next = 0.0
         self._began = 0
         self._seen: dict[str, _Look | None] = {}
-        #: How many boots in a row each file has changed in; and those of which that is no news any more.
+        #: How many boots each file has changed in since one served; and those that boots write.
         self._restless: dict[str, int] = {}
+        self.own: set[str] = set()
 
     def begin(self) -> None:
         """A generation is about to be started: whatever changes from here on, it may have missed."""
@@ -62,14 +65,20 @@ class Changes:
         # What a person has saved says more than the folder that it was saved in.
         return min(changed, key=lambda path: path.endswith("/"), default=None)
 
-    def is_restless(self, path: str) -> bool:
-        """Whether `path` changes in every boot; to be asked once for each boot that it has changed in."""
-        self._restless = {path: self._restless.get(path, 0) + 1}
-        return self._restless[path] > RESTLESS
+    def judge(self, path: str) -> float | None:
+        """`path` has changed during a boot: after how many seconds another is to begin. None: it is the boot's own."""
+        if path in self.own:
+            return None
+        times = self._restless[path] = self._restless.get(path, 0) + 1
+        if times > 2 * RESTLESS:
+            self.own.add(path)
+            return None
+        return QUIET if times > RESTLESS else 0.0
 
-    def settle(self) -> None:
-        """Something has changed while a generation served: no boot had written it."""
+    def settle(self, path: str) -> None:
+        """It has changed while a generation served, or none could: no boot had written it."""
         self._restless = {}
+        self.own.discard(path)
 
     def add(self, text: str) -> None:
         """Take in the files that a traceback names: a generation that does not come far can say no more."""

@@ -97,6 +97,10 @@ class Generation:
             pid = os.fork()
             if pid == 0:
                 os.dup2(output_write, 2)
+                if watched is not None:
+                    # Bytecode is known by its source's size and the second it was written in: two saves in one second
+                    # may look the same, and the first would be served for good.
+                    command["environment"]["PYTHONDONTWRITEBYTECODE"] = "1"
                 _become(command, words, descriptors)
         except OSError:
             for fd in (life_write, output_read):

@@ -13,7 +13,7 @@ from typing import Any
 from django_prefork import ends, inheritance
 from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.supervisor import state
-from django_prefork.supervisor.changes import Changes
+from django_prefork.supervisor.changes import QUIET, Changes
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
 from django_prefork.supervisor.system import alive, how, kill, parent, remove_pid_file, remove_socket, say
@@ -296,6 +296,8 @@ class Supervisor:
             return
         self.reload_wanted = False
         number = self.last_number + 1
+        if self.changes is not None:
+            self.changes.begin()
         try:
             generation = Generation.start(
                 number,
@@ -347,11 +349,18 @@ class Supervisor:
         """With `--reload`: end what has the old code at once. Who asks in between waits for the new."""
         if self.changes is None or self.board.draining:
             return
-        if not in_boot:
-            self.changes.settle()
-        elif self.changes.is_restless(path):
-            say("WARNING", f"{inheritance.short(path)} changes with every start: that is no reason for another")
-            return
+        pause: float | None = 0.0
+        if in_boot:
+            known = path in self.changes.own
+            pause = self.changes.judge(path)
+            if pause is None:
+                if not known:
+                    say("WARNING", f"{inheritance.short(path)} changes with every start: that is no reason for another")
+                return
+        elif self.next_start is not None and self._nobody_watches():
+            pause = QUIET  # somebody still saves
+        else:
+            self.changes.settle(path)
         if (booting := self._booting()) is not None:
             self._end(booting)
         for generation in self.generations:
@@ -359,9 +368,8 @@ class Supervisor:
                 self.board.retire(generation.number)
                 generation.retire()
         say("INFO", f"{inheritance.short(path)} changed: reloading")
-        self.changes.begin()
         self.reload_wanted = True
-        self.next_start = None
+        self.next_start = time.monotonic() + pause if pause else None
         self.failures = 0
 
     def _listen(self) -> None:

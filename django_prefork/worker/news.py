@@ -56,7 +56,7 @@ class News:
 
     def _run(self) -> None:
         poll = select.poll()
-        poll.register(self._changed, 0)  # hang-up alone
+        poll.register(self._changed, select.POLLIN)  # nothing is ever written: its end is the message
         try:
             while not poll.poll(LOOK * 1000):
                 self._report()

@@ -202,7 +202,10 @@ class Command(BaseCommand):
         )
 
     def _reloading(self, watched: int, began: float, arbiter: Arbiter) -> Reloading:
-        autoreload.ensure_echo_on()  # a debugger of the old code's may have left the terminal without
+        try:
+            autoreload.ensure_echo_on()  # a debugger of the old code's may have left the terminal without
+        except Exception:
+            pass  # the terminal is gone, or another's
         title = f"{self.config.proc_name or 'django-prefork'}: watcher gen {arbiter.generation}"
         return Reloading(watched, began, title, arbiter.close_all)
 
