@@ -47,6 +47,7 @@ class StatReloader(autoreload.StatReloader):
         self._report = report
         self._folders = Folders()
         self._seen: dict[Path, tuple[float, int]] = {}
+        self._directories: set[Path] = set()
         self._first = True
         self.on_new_files: Callable[[Iterable[Path]], None] = lambda files: None
 
@@ -87,6 +88,8 @@ class StatReloader(autoreload.StatReloader):
             if before == look:
                 continue
             self._seen[path] = look
+            if stat.S_ISDIR(status.st_mode):
+                self._directories.add(path)
             if before is not None:
                 changed.append((path, False))
                 continue
@@ -97,7 +100,7 @@ class StatReloader(autoreload.StatReloader):
         if fresh:
             self._folders.watch(self._places())
             # Before the report: it may be the end of this process.
-            self.on_new_files(self._seen)
+            self.on_new_files(self._seen.keys() - self._directories)
         for path, in_boot in changed:
             self._report(str(path), in_boot)
 

@@ -12,10 +12,10 @@ import time
 
 # How often to look (seconds): some thousand files cost a few milliseconds, and only until there is a generation again.
 INTERVAL = 0.2
-# A file may be written by the boot itself, which would begin again for ever. After it has changed in so many boots, the
-# next comes only when the file has been quiet for this time (seconds); after as many of these it is the boot's own.
-RESTLESS = 2
-QUIET = 0.5
+# A file may be written by the boot itself, which would begin again for ever. When one has changed during a boot, the
+# next comes when nothing was saved for so long (seconds), from one time to the next; after all of them it is the boot's
+# own. Whoever goes on saving does not leave pauses like these and then save in the next boot again.
+PAUSES = (0.0, 0.0, 1.0, 2.0)
 
 # What a file was like: when it was written, how large it is, and which one it is; None where there is none.
 _Look = tuple[int, int, int]
@@ -33,6 +33,8 @@ class Changes:
         #: How many boots each file has changed in since one served; and those that boots write.
         self._restless: dict[str, int] = {}
         self.own: set[str] = set()
+        #: The pause that was chosen last.
+        self.pause = 0.0
 
     def begin(self) -> None:
         """A generation is about to be started: whatever changes from here on, it may have missed."""
@@ -70,10 +72,11 @@ class Changes:
         if path in self.own:
             return None
         times = self._restless[path] = self._restless.get(path, 0) + 1
-        if times > 2 * RESTLESS:
+        if times > len(PAUSES):
             self.own.add(path)
             return None
-        return QUIET if times > RESTLESS else 0.0
+        self.pause = PAUSES[times - 1]
+        return self.pause
 
     def settle(self, path: str) -> None:
         """It has changed while a generation served, or none could: no boot had written it."""

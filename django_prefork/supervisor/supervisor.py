@@ -13,7 +13,7 @@ from typing import Any
 from django_prefork import ends, inheritance
 from django_prefork.scoreboard import Reading, Scoreboard
 from django_prefork.supervisor import state
-from django_prefork.supervisor.changes import QUIET, Changes
+from django_prefork.supervisor.changes import Changes
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
 from django_prefork.supervisor.system import alive, how, kill, parent, remove_pid_file, remove_socket, say
@@ -358,7 +358,7 @@ class Supervisor:
                     say("WARNING", f"{inheritance.short(path)} changes with every start: that is no reason for another")
                 return
         elif self.next_start is not None and self._nobody_watches():
-            pause = QUIET  # somebody still saves
+            pause = self.changes.pause  # somebody still saves
         else:
             self.changes.settle(path)
         if (booting := self._booting()) is not None:
