@@ -179,7 +179,7 @@ def test_watchman_is_used_where_it_is(names: int, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(autoreload, "get_reloader", Reloader)
     # It would end its process, which is ours, as soon as it finds the pipes closed.
     started: list[Any] = []
-    monkeypatch.setattr(threading.Thread, "start", started.append)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: started.append(thread))
     changes, write = os.pipe()
     modules, modules_write = os.pipe()
     tie, tie_write = os.pipe()
