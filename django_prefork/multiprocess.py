@@ -21,15 +21,18 @@ def folder() -> str | None:
     return os.environ.get("PROMETHEUS_MULTIPROC_DIR") or None
 
 
-def be_arbiter(generation: int, living: set[int]) -> None:
-    """By an Arbiter; `living` are the numbers of the generations whose Arbiter lives."""
+def be_arbiter(generation: int, living: set[int], command: int) -> None:
+    """By an Arbiter; `living` are the numbers of the generations whose Arbiter lives.
+
+    `command` is the pid of the process that was the command at the first start, and is the Supervisor since.
+    """
     where = folder()
     if where is None or not _be(f"arbiter{generation}"):
         return
     # What was counted while the code was loaded is nobody's any more; and what Arbiters left that were killed.
     for path in glob.glob(os.path.join(glob.escape(where), "*.db")):
         name = re.search(r"_(?:arbiter)?(\d+)\.db$", path)
-        own = name is not None and path.endswith(f"_{os.getpid()}.db")
+        own = name is not None and path.endswith((f"_{os.getpid()}.db", f"_{command}.db"))
         stale = name is not None and "_arbiter" in path and int(name[1]) not in living | {generation}
         if own or stale:
             _remove(path)
@@ -38,6 +41,7 @@ def be_arbiter(generation: int, living: set[int]) -> None:
 def be_worker(slot: int) -> None:
     """By a worker, before it serves."""
     if folder() is not None:
+        worker_ended(slot)  # the one before it, if its Arbiter could not say so
         _be(f"slot{slot}")
 
 

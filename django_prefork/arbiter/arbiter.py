@@ -130,7 +130,8 @@ class Arbiter:
         """Until the last worker has left; the exit status."""
         self._receive_signals()
         status.attach(self.board, self.listeners)
-        multiprocess.be_arbiter(self.generation, {era.number for era in self.board.eras()})
+        living = {era.number for era in self.board.eras()}
+        multiprocess.be_arbiter(self.generation, living, self.board.supervisor)
         os.set_blocking(self.control, False)
         while not (self.leaving and not self.children):
             if self.reloading is not None and not self.leaving:

@@ -1,4 +1,4 @@
-"""Metrics of a project's own, made where it is loaded."""
+"""Metrics of a project's own: an app that makes them when Django is set up."""
 
 from __future__ import annotations
 
