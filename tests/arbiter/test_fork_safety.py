@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 from django.core.cache import caches
-from django.db import connection as django_connection
+from django.db import ConnectionHandler
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_prefork import process
@@ -113,11 +113,15 @@ def test_connections_that_were_there_before_are_known(pair: Any) -> None:
 
 @pytest.mark.django_db
 def test_a_database_in_memory_is_copied_and_not_dropped() -> None:
-    if not django_connection.is_in_memory_db():  # type: ignore[attr-defined]
-        pytest.skip("the tests' database is a file")
-    django_connection.ensure_connection()
-    fork_safety.watch()
-    assert fork_safety._survivors() == []
+    memory = ConnectionHandler({"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}})["default"]
+    memory.ensure_connection()
+    try:
+        fork_safety.watch()
+        assert memory.connection is not None
+        assert memory not in [survivor for survivor, _ in fork_safety._survivors()]
+    finally:
+        memory.connection.close()
+        memory.connection = None
 
 
 def test_all_pools_are_closed_and_none_is_made_for_it(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
