@@ -26,6 +26,10 @@ def escape(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
+# For what comes again and again: a browser's name takes 0.25 us to look through, and 0.06 to look up.
+_escape_again = lru_cache(maxsize=512)(escape)
+
+
 class Answer(NamedTuple):
     """What the access log is told about one answer: `length` in bytes, `duration` in seconds, `time` since 1970."""
 
@@ -42,7 +46,7 @@ class Answer(NamedTuple):
     time: float
 
 
-def _header(key: str) -> Callable[[Answer], str]:
+def _header(key: str, escape: Callable[[str], str] = escape) -> Callable[[Answer], str]:
     def value(answer: Answer) -> str:
         # The application may have put anything there, a UUID as the request's id for one.
         return escape(str(answer.environ.get(key) or "-"))
@@ -78,11 +82,11 @@ def _iso_time(second: int) -> tuple[str, str]:
 FIELDS: dict[str, tuple[str, Callable[[Answer], str | int | float]]] = {
     "time": ("%s", lambda answer: apache_time(int(answer.time))),
     "peer": ("%s", lambda answer: escape(answer.peer or "-")),
-    "method": ("%s", lambda answer: escape(answer.method or "-")),
+    "method": ("%s", lambda answer: _escape_again(answer.method or "-")),
     "target": ("%s", lambda answer: escape(answer.target or "-")),
     "path": ("%s", lambda answer: escape(answer.target.partition("?")[0] or "-")),
     "query": ("%s", lambda answer: escape(answer.target.partition("?")[2] or "-")),
-    "protocol": ("%s", lambda answer: escape(answer.protocol or "-")),
+    "protocol": ("%s", lambda answer: _escape_again(answer.protocol or "-")),
     "status": ("%d", lambda answer: answer.status),
     "length": ("%d", lambda answer: answer.length),
     "duration": ("%.6f", lambda answer: answer.duration),
@@ -90,7 +94,7 @@ FIELDS: dict[str, tuple[str, Callable[[Answer], str | int | float]]] = {
     "queue_time": ("%.6f", lambda answer: _queue_time(answer)),
     "queue_time_ms": ("%.3f", lambda answer: _queue_time(answer) * 1000),
     "referer": ("%s", _header("HTTP_REFERER")),
-    "user_agent": ("%s", _header("HTTP_USER_AGENT")),
+    "user_agent": ("%s", _header("HTTP_USER_AGENT", _escape_again)),
     "host": ("%s", _header("HTTP_HOST")),
     "request_id": ("%s", _header("HTTP_X_REQUEST_ID")),
     "pid": ("%d", lambda answer: os.getpid()),
