@@ -72,14 +72,15 @@ def main() -> None:
 
 def ours() -> Parse:
     from django_prefork.http.environ import complete, template
-    from django_prefork.http.parser import Limits, RequestParser
+    from django_prefork.http.parser import Limits, RequestParser, lines_of
 
     parser = RequestParser(Limits())
     common = template(server_name="127.0.0.1", server_port="8000", errors=sys.stderr)
 
     def parse(data: bytes) -> dict[str, Any]:
-        end = data.find(b"\r\n\r\n")
-        return complete(parser.parse(data[:end], common.copy()), _PEER, None)
+        lines = lines_of(data)
+        assert lines is not None
+        return complete(parser.judge(lines, common.copy()), _PEER, None)
 
     return parse
 
