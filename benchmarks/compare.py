@@ -23,6 +23,7 @@ from benchmarks.servers import OURS_LOGGING, SERVERS, Server
 def main() -> None:
     options = _options()
     command.prepare()
+    file = options.json or report.results("compare")
     try:
         load.require_wrk()
         servers, versions = install(options.servers, access_log=options.access_log)
@@ -37,12 +38,11 @@ def main() -> None:
                 comparison = compare(servers, versions, application, shape, options.rounds, folder)
                 comparisons.append(comparison)
                 print(report.table(comparison), flush=True)
+                report.write_json(file, comparisons, versions)  # what is done is not lost when the rest fails
     except LoadError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("stopped")
-    file = options.json or report.results("compare")
-    report.write_json(file, comparisons, versions)
     say(f"written: {file}")
     if options.chart:
         _draw(file, options.chart)
