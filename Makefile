@@ -54,9 +54,12 @@ bench: $(VENV)/.dev
 bench-check: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.check
 
-.PHONY: browser compat
+.PHONY: browser compat dashboard
 browser: $(VENV)/.dev
 	$(BIN)/python -m tests.browser --times 20
 
 compat: $(VENV)/.dev
 	$(BIN)/python -m tests.compat
+
+dashboard: $(VENV)/.dev
+	$(BIN)/python -m tests.dashboard

@@ -39,6 +39,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django_prefork",
+    "django_prefork.dashboard",
     "demo_project.board",
 ]
 

@@ -175,12 +175,16 @@ def last_hour(board: Scoreboard) -> list[Step]:
     return [Step(later, later - earlier, after - before) for (earlier, before), (later, after) in pairwise(points)]
 
 
-def lately(board: Scoreboard, seconds: float = 60.0) -> Counters:
+def lately(board: Scoreboard, seconds: float = 60.0) -> Step:
     """Of about the last `seconds`; of the whole time, where that was less."""
     now = time.monotonic()
     total = of_all(board)
-    old = [base for when, base in _taken(board) if now - when >= seconds - _SLACK]
-    return total - _read(board, old[-1] + 1) if old else total
+    taken = _taken(board)
+    old = [(when, base) for when, base in taken if now - when >= seconds - _SLACK]
+    if old:
+        when, base = old[-1]
+        return Step(now, now - when, total - _read(board, base + 1))
+    return Step(now, now - taken[0][0] if taken else 0.0, total)
 
 
 def quantiles(counts: Sequence[int]) -> dict[str, float | None]:

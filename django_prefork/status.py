@@ -155,7 +155,7 @@ class Snapshot:
 
     `state` is booting, ready, busy (no worker can take a request), draining or stopping, in a sentence `why`; `ready`
     is what a load balancer wants to know. `workers` are in the order of their slots, `restarts` the newest first,
-    `restarted` counts them by reason. `application` and `queue` tell of the last minute.
+    `restarted` counts them by reason. `rate` (requests a second), `application` and `queue` tell of the last minute.
     """
 
     when: float
@@ -170,6 +170,7 @@ class Snapshot:
     listeners: list[Listener]
     totals: Totals
     load: Load
+    rate: float
     application: Quantiles
     queue: Quantiles
     restarts: list[Restart]
@@ -230,7 +231,7 @@ def snapshot_of(board: Scoreboard, listening: Sequence[Listening]) -> Snapshot:
     listeners = [_listener(listener) for listener in listening]
     state, why = _state(board, eras, readings, now)
     total = counters.of_all(board)
-    lately = counters.lately(board)
+    _, seconds, lately = counters.lately(board)
     restarts = [Restart(*end) for end in ends.last(board)]
     return Snapshot(
         when=time.time(),
@@ -245,6 +246,7 @@ def snapshot_of(board: Scoreboard, listening: Sequence[Listening]) -> Snapshot:
         listeners=listeners,
         totals=_totals(total),
         load=_load(readings, listeners, total),
+        rate=lately.requests / max(1.0, seconds),
         application=_quantiles(lately.application),
         queue=_quantiles(lately.queue),
         restarts=restarts,

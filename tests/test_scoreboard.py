@@ -129,8 +129,8 @@ def test_the_last_hour_is_told_step_by_step(board: Scoreboard) -> None:
     assert [step.counters.requests for step in steps] == list(range(10))
     assert [step.counters.answers["5xx"] for step in steps] == list(range(10))
     assert all(abs(step.seconds - layout.HISTORY_STEP) < 1 for step in steps[:-1])
-    assert counters.lately(board, 60.0).requests == 8 + 9
-    assert counters.lately(board, 3600.0).requests == 45
+    assert counters.lately(board, 60.0).counters.requests == 8 + 9
+    assert counters.lately(board, 3600.0).counters.requests == 45
     for number in range(300):  # days later
         counters.remember(board, time.monotonic() + number * layout.HISTORY_STEP)
 
