@@ -105,9 +105,9 @@ def test_a_failure_names_all_that_was_loaded_and_what_it_speaks_of(names: int, t
     assert {str(tmp_path / "before.py"), str(tmp_path / "broken.py"), f"{tmp_path}/", __file__} <= set(said)
 
 
-class Reports(list[tuple[str, bool]]):
-    def __call__(self, path: str, in_boot: bool) -> None:
-        self.append((Path(path).name, in_boot))
+class Reports(list[tuple[str, str]]):
+    def __call__(self, path: str, when: str) -> None:
+        self.append((Path(path).name, when))
 
 
 def test_the_watcher_reports_changes_and_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_the_watcher_reports_changes_and_what_is_new(tmp_path: Path, monkeypatch
     (tmp_path / "new.html").touch()
     swap.touch()
     reloader.look()
-    assert sorted(reports) == [("new.html", False), ("old.html", False)]
+    assert sorted(reports) == [("new.html", "now"), ("old.html", "now")]
     reloader.look()
     assert len(reports) == 2
     # A module that a worker has imported since: it may have been written by the boot.
@@ -136,7 +136,7 @@ def test_the_watcher_reports_changes_and_what_is_new(tmp_path: Path, monkeypatch
     module.touch()
     reloader.extra_files = {module}
     reloader.look()
-    assert reports[2:] == [("late.py", True)]
+    assert reports[2:] == [("late.py", "late")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")

@@ -40,7 +40,7 @@ class StatReloader(autoreload.StatReloader):
     code this is did, in seconds since 1970: what is newer, it may have missed.
     """
 
-    def __init__(self, began: float, wait: Callable[[float, int], None], report: Callable[[str, bool], None]) -> None:
+    def __init__(self, began: float, wait: Callable[[float, int], None], report: Callable[[str, str], None]) -> None:
         super().__init__()
         self._began = began
         self._wait = wait
@@ -77,6 +77,7 @@ class StatReloader(autoreload.StatReloader):
     def look(self) -> None:
         """Report what has changed since the last look, and what is new and was not there when all was loaded."""
         fresh, changed = False, []
+        when = "boot" if self._first else "late"
         loaded = autoreload.iter_all_python_module_files() | self.extra_files
         for path in set(self.watched_files()):
             try:
@@ -91,18 +92,18 @@ class StatReloader(autoreload.StatReloader):
             if stat.S_ISDIR(status.st_mode):
                 self._directories.add(path)
             if before is not None:
-                changed.append((path, False))
+                changed.append((path, "now"))
                 continue
             fresh = True
             if is_newer(path, status, self._began):
-                changed.append((path, self._first or path in loaded))
+                changed.append((path, when if self._first or path in loaded else "now"))
         self._first = False
         if fresh:
             self._folders.watch(self._places())
             # Before the report: it may be the end of this process.
             self.on_new_files(self._seen.keys() - self._directories)
-        for path, in_boot in changed:
-            self._report(str(path), in_boot)
+        for path, said in changed:
+            self._report(str(path), said)
 
     def _places(self) -> dict[str, frozenset[str] | None]:
         """The folders to watch: where files are looked for, any name matters."""
@@ -125,7 +126,10 @@ def is_newer(path: Path, status: os.stat_result, began: float) -> bool:
 
 
 class Watcher:
-    """`changes` is where changes are written to: `boot` or `now`, a space, the path, a NUL.
+    """`changes` is where changes are written to: when, a space, the path, a NUL.
+
+    When is `now`; or, of a file that is newer than the process it was loaded by, `boot` at the first look, and `late`
+    of a module that a worker has imported since.
 
     `modules` is where workers say which files they have imported since; `tie` ends when the Arbiter does. `watched`
     is the file for the Supervisor.
@@ -146,7 +150,7 @@ class Watcher:
             reloader = StatReloader(self._began, self._wait, self._say)
             reloader.on_new_files = lambda files: write_names(self._watched, files)
         else:
-            reloader.notify_file_changed = lambda path: self._say(str(path), False)  # type: ignore[method-assign]
+            reloader.notify_file_changed = lambda path: self._say(str(path), "now")  # type: ignore[method-assign]
         return reloader
 
     def run(self) -> None:
@@ -160,7 +164,7 @@ class Watcher:
             for path in files:
                 try:
                     if is_newer(path, path.stat(), self._began):
-                        self._say(str(path), True)
+                        self._say(str(path), "boot")
                 except OSError:
                     pass
             # Watchman is waited for in its own way: somebody else has to listen meanwhile.
@@ -187,9 +191,9 @@ class Watcher:
                 # A new set: the old one may be walked through at this moment.
                 self._reloader.extra_files = self._reloader.extra_files | {Path(os.fsdecode(name)) for name in names}
 
-    def _say(self, path: str, in_boot: bool) -> None:
+    def _say(self, path: str, when: str) -> None:
         try:
-            os.write(self._changes, (b"boot " if in_boot else b"now ") + os.fsencode(path) + b"\0")
+            os.write(self._changes, os.fsencode(f"{when} {path}") + b"\0")
         except OSError:
             os._exit(0)  # the Arbiter is gone
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -49,6 +50,8 @@ class Generation:
         self.said = b""
         #: Whether its code is loaded: it hears its pipe, and may serve.
         self.has_booted = False
+        #: Since when, in seconds since 1970, as files have it.
+        self.booted_at = math.inf
         self._output = output
         self._line = b""
 
@@ -165,6 +168,7 @@ class Generation:
     def booted(self) -> None:
         """Its code is loaded, and it has its stderr back; what it had said meanwhile belongs there too."""
         self.has_booted = True
+        self.booted_at = time.time()
         self.listen()
         if self.said:
             try:
@@ -172,6 +176,13 @@ class Generation:
             except OSError:
                 pass
             self.said = b""
+
+    def may_have_written(self, path: str) -> bool:
+        """Whether a file that has changed is as old as the loading of the code: that may have done it."""
+        try:
+            return os.stat(path).st_ctime <= self.booted_at
+        except (OSError, ValueError):
+            return not self.has_booted
 
     def signal(self, number: int) -> None:
         if self.pid is not None:

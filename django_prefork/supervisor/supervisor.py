@@ -343,7 +343,8 @@ class Supervisor:
         if self.changes is not None and self._nobody_watches():
             path = self.changes.look()
             if path is not None:
-                self._changed(path, in_boot=self._booting() is not None)
+                booting = self._booting()
+                self._changed(path, in_boot=booting is not None and booting.may_have_written(path))
 
     def _changed(self, path: str, *, in_boot: bool) -> None:
         """With `--reload`: end what has the old code at once. Who asks in between waits for the new."""
@@ -401,7 +402,8 @@ class Supervisor:
                     other.say(f"stacks:{rest}")
         elif word == "changed" and generation.stage in (Stage.BOOTING, Stage.SERVING):
             when, _, path = rest.partition(" ")
-            self._changed(path, in_boot=when == "boot")
+            # What a worker has imported late, and what was written before, may be the code's own doing.
+            self._changed(path, in_boot=when == "late" or (when == "boot" and generation.may_have_written(path)))
         elif word == "steer":
             self._steer(rest)
         elif word == "reload":
