@@ -113,6 +113,7 @@ def latencies(copy: Copy, say: Callable[[str], None], times: int = 20) -> list[s
 
 
 def in_a_row(copy: Copy, say: Callable[[str], None], saves: int = 200) -> None:
+    copy.save_view(0)
     with copy.serve() as server:
         eventually(lambda: len(server.processes()) == 7, "supervisor, arbiter, watcher, four workers")
         supervisor = psutil.Process(server.pid)
