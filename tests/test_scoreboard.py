@@ -130,6 +130,9 @@ def test_the_last_hour_is_told_step_by_step(board: Scoreboard) -> None:
     assert [step.counters.answers["5xx"] for step in steps] == list(range(10))
     assert all(abs(step.seconds - layout.HISTORY_STEP) < 1 for step in steps[:-1])
     assert counters.lately(board, 60.0).counters.requests == 8 + 9
+    assert (
+        abs(counters.lately(board, 60.0).seconds - 60.0) < 1 and abs(counters.lately(board, 3600.0).seconds - 300) < 1
+    )
     assert counters.lately(board, 3600.0).counters.requests == 45
     for number in range(300):  # days later
         counters.remember(board, time.monotonic() + number * layout.HISTORY_STEP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,4 +80,11 @@ def _frame(file: str, line: str, function: str) -> Frame:
     for folder in _LIBRARY:
         if file.startswith(folder):
             return Frame(file.removeprefix(folder), line, function, False)
-    return Frame(file, line, function, not file.startswith("<frozen "))
+    return Frame(_short(file), line, function, not file.startswith("<frozen "))
+
+
+def _short(file: str) -> str:
+    """As seen from where it was imported from, which is the project's folder mostly."""
+    folders = [folder.rstrip("/") + "/" for folder in sys.path if folder and folder != "/"]
+    longest = max((folder for folder in folders if file.startswith(folder)), key=len, default="")
+    return file.removeprefix(longest)

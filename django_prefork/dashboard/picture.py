@@ -14,6 +14,8 @@ from django_prefork.status import Generation, Load, Point, Request, Restart, Sna
 # A request that runs for so long (seconds) is worth a look; and one that has used so much of its limit is in danger.
 SLOW = 1.0
 DANGER = 0.8
+# To draw more workers than these takes a worker some hundredths of a second.
+MANY = 100
 _VIEW_LENGTH = 30
 # Reasons for which nobody is to blame.
 _MEANT = ("expired", "reload", "scale", "stop")
@@ -73,7 +75,9 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """The server at one moment."""
+    """The server at one moment, drawn anew after `every` seconds."""
+
+    every: int
 
     state: str
     title: str
@@ -105,6 +109,7 @@ def now(snapshot: Snapshot, mine: int | None = None) -> Now:
     largest = max((worker.private + worker.shared for worker in snapshot.workers), default=0)
     lanes = [_lane(worker, worker.slot == mine, largest) for worker in snapshot.workers]
     return Now(
+        every=1 if len(lanes) <= MANY else 5,
         state=snapshot.state,
         title=_TITLES[snapshot.state],
         why=snapshot.why[:1].upper() + snapshot.why[1:] + ".",

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from tests.dashboard.tools import MISSING, PAGE, Page, ask, axe, browser, site
-from tests.harness import Server, eventually
+from tests.harness import Server, eventually, free_port
 
 DESK, PHONE = (1360, 900), (390, 844)
 
@@ -89,9 +89,9 @@ def take(page: Page, folder: Path | None, name: str, *, whole: bool = True) -> N
     except ImportError:
         pass
     else:
-        Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-            path, optimize=True
-        )
+        Image.open(path).convert("RGB").quantize(
+            256, Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE
+        ).save(path, optimize=True)
     print("taken:", path, path.stat().st_size)
 
 
@@ -119,8 +119,15 @@ def look(server: Server, page: Page, report: Report, folder: Path | None) -> Non
     take(page, folder, "light")
     accessible(page, report, "light")
     page.look(DESK, dark=True)
+    time.sleep(0.5)  # prefork: ok - colours take a moment
     take(page, folder, "dark")
     accessible(page, report, "dark")
+    page.look(DESK)
+    background = "return getComputedStyle(document.querySelector('.pf-card')).backgroundColor"
+    light = page.script(background)
+    page.script("document.documentElement.dataset.theme = 'dark'")
+    report("the admin's own button is heard as well", page.script(background) != light)
+    page.script("document.documentElement.dataset.theme = 'auto'")
     page.look(PHONE, 2)
     wide = page.script("return document.documentElement.scrollWidth")
     report("nothing is wider than a phone", wide <= PHONE[0], f"{wide} px")
@@ -138,7 +145,7 @@ def look(server: Server, page: Page, report: Report, folder: Path | None) -> Non
     page.click("#pf-live")
     before = page.text("#pf-now")
     time.sleep(2.5)  # prefork: ok - two times that it would have looked
-    report("it can be paused", page.text("#pf-now") == before and page.text("#pf-live") == "Paused")
+    report("it can be paused", page.text("#pf-now") == before and "Paused" in page.text("#pf-live"))
     page.click("#pf-live")
 
     page.click("#pf-reload button")
@@ -184,7 +191,12 @@ def main() -> int:
     if MISSING:
         sys.exit(MISSING)
     report = Report()
-    with site("--workers", "4", "--timeout", "60", demo_data=True, errors="SIGKILL|RuntimeError") as server:
+    with (
+        free_port() as port,
+        site(
+            "--workers", "4", "--timeout", "60", demo_data=True, errors="SIGKILL|RuntimeError", bind=f"127.0.0.1:{port}"
+        ) as server,
+    ):
         load = Load(server)
         time.sleep(options.minutes * 60)
         os.kill(server.workers()[-1], signal.SIGKILL)

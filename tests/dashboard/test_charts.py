@@ -87,5 +87,6 @@ Current thread 0x00007f02 (most recent call first):
     assert [frame.own for frame in main.frames] == [False, True, False]
     assert [frame.file for frame in main.frames] == ["json/__init__.py", "/srv/shop/views.py", "django/__init__.py"]
     assert [frame.function for frame in main.server] == ["serve", "main"] and main.rest == ["  <something new>"]
+    assert frames.threads(f'  File "{__file__}", line 1 in x')[0].frames[0].file == "tests/dashboard/test_charts.py"
     assert (main.name, other.name) == ("main thread", "the server's guard")
     assert frames.threads("") == [] and frames.threads("?\n")[0].rest == ["?"]

@@ -137,6 +137,15 @@ def test_what_a_client_sends_is_text(viewer: Client, server: Told) -> None:
         assert "secret" not in page
 
 
+def test_figures_are_the_same_in_every_language(viewer: Client, server: Told, settings: Any) -> None:
+    settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True
+    server.board.occupy(0, 1234567)
+    server.row.begin(b"\nGET / HTTP/1.1", time.monotonic() - 1.5)
+    server.row.limit(60.0)
+    page = text(viewer)
+    assert "pid 1234567" in page and 'class="pf-fill" width="2.5"' in page and 'lang="en"' in page
+
+
 def test_other_commands_do_not_miss_the_table() -> None:
     said = io.StringIO()
     call_command("dumpdata", "prefork", stdout=said)

@@ -66,6 +66,8 @@ def test_counters_outlive_a_killed_worker_and_a_reload() -> None:
             clients.some_more(50)
         for _ in range(3):
             server.get("/boom/")
+        # An answer is counted once it is sent: a worker that is killed in between takes one with it.
+        eventually(lambda: inside(server)["totals"]["answers"]["5xx"] == 3, "the answers are counted")
         os.kill(server.workers()[0], signal.SIGKILL)
         server.wait_for("was ended by SIGKILL")
         server.full_strength(2)

@@ -127,8 +127,9 @@
   }
 
   function show() {
-    live.setAttribute("aria-pressed", String(running));
-    live.lastElementChild.textContent = running ? "Live" : "Paused";
+    live.classList.toggle("pf-on", running);
+    live.querySelector("[data-word]").textContent = running ? "Live" : "Paused";
+    live.querySelector("[data-more]").textContent = running ? ": pause" : ": go on";
   }
 
   function stop() {
@@ -157,6 +158,7 @@
   async function look() {
     const url = asked;
     let fresh;
+    page.classList.add("pf-asking");
     try {
       fresh = parsed(await ask(url, {method: "POST", body: new FormData(find("pf-ask"))}));
     } catch (error) {
@@ -168,6 +170,8 @@
       text.textContent = error instanceof SignedOut ? "You may not look at this any more: load the page again." : error.message;
       fresh = document.createElement("div");
       fresh.append(title, text);
+    } finally {
+      page.classList.remove("pf-asking");
     }
     // Somebody may have asked for another one meanwhile.
     if (url !== asked) return;
