@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 3600.0, 100.0
 _SPANS = (240.0, 720.0, 1200.0, 2400.0, 3600.0)
 # What is further apart than this is not joined: nothing was noted down in between.
 _GAP = 2.0
+_NAMES = ("p50", "p95", "p99")
 # Rows of the table that says the same: so many points of half a minute to one.
 _TOGETHER = 10
 
@@ -96,15 +97,12 @@ def times(key: str, title: str, points: Sequence[Point], of: Callable[[Point], Q
     def y(value: float | None) -> float | None:
         return None if value is None else HEIGHT * (high - math.log10(max(value, 10.0**low))) / (high - low)
 
+    def over(name: str) -> _Run:
+        return _run(points, lambda point: y(getattr(of(point), name)), axis)
+
     last = of(points[-1]) if points else Quantiles(None, None, None)
-    names: list[tuple[str, Callable[[Point], float | None], float | None]] = [
-        ("p50", lambda point: of(point).p50, last.p50),
-        ("p95", lambda point: of(point).p95, last.p95),
-        ("p99", lambda point: of(point).p99, last.p99),
-    ]
-    lines = [Line(name, _line(_run(points, lambda p, f=f: y(f(p)), axis)), duration(value)) for name, f, value in names]  # type: ignore[misc]
-    upper = _run(points, lambda point: y(of(point).p99), axis)
-    lower = _run(points, lambda point: y(of(point).p50), axis)
+    runs = {name: over(name) for name in _NAMES}
+    lines = [Line(name, _line(run), duration(getattr(last, name))) for name, run in runs.items()]
     worst = max(points, key=lambda point: of(point).p99 or 0.0, default=None)
     sentence = "No request in the last hour."
     if worst is not None and of(worst).p99:
@@ -117,7 +115,7 @@ def times(key: str, title: str, points: Sequence[Point], of: Callable[[Point], Q
         f"{title}. In the last half minute {_quantiles(last)}. {sentence}",
         [_decade(decade) for decade in range(high, low - 1, -1)],
         [HEIGHT * step / (high - low) for step in range(high - low + 1)],
-        [Line("spread", _band(upper, lower), "")],
+        [Line("spread", _band(runs["p99"], runs["p50"]), "")],
         lines,
         hints,
     )
@@ -125,17 +123,17 @@ def times(key: str, title: str, points: Sequence[Point], of: Callable[[Point], Q
 
 def rates(points: Sequence[Point], axis: Axis) -> Chart:
     """Requests a second, and how many of them failed."""
-    most = _nice(max((point.requests / point.seconds for point in points), default=0.0))
+    most = _nice(max((_rate(point.requests, point) for point in points), default=0.0))
 
     def y(count: int, point: Point) -> float:
-        return HEIGHT * (1 - count / point.seconds / most)
+        return HEIGHT * (1 - _rate(count, point) / most)
 
     floor = _run(points, lambda point: HEIGHT, axis)
     requests = _run(points, lambda point: y(point.requests, point), axis)
     errors = _run(points, lambda point: y(point.errors, point) if point.errors else None, axis)
     total, failed = sum(point.requests for point in points), sum(point.errors for point in points)
     last = points[-1] if points else None
-    rate, wrong = (last.requests / last.seconds, last.errors / last.seconds) if last else (0.0, 0.0)
+    rate, wrong = (_rate(last.requests, last), _rate(last.errors, last)) if last else (0.0, 0.0)
     sentence = f"{number(total)} requests, {number(failed) if failed else 'none'} of them answered with 5xx."
     return Chart(
         "rate",
@@ -147,7 +145,7 @@ def rates(points: Sequence[Point], axis: Axis) -> Chart:
         [Line("all", _band(requests, floor), ""), Line("errors", _band(errors, floor), "")],
         [Line("5xx", _line(errors), f"{_figure(wrong)}/s"), Line("all", _line(requests), f"{_figure(rate)}/s")],
         [
-            _hint(point, axis, f"{point.requests / point.seconds:.3g} requests/s, {point.errors} failed")
+            _hint(point, axis, f"{_rate(point.requests, point):.3g} requests/s, {point.errors} failed")
             for point in points
         ],
     )
@@ -173,6 +171,10 @@ def rows(points: Sequence[Point]) -> list[Row]:
 # -- small things ------------------------------------------------------------------------------------------------------
 
 
+def _rate(count: int, point: Point) -> float:
+    return count / max(1.0, point.seconds)
+
+
 def _decade(exponent: int) -> str:
     """As 10 µs, 1 ms, 100 s."""
     unit, zeros = ("s", exponent) if exponent >= 0 else ("ms", exponent + 3) if exponent >= -3 else ("µs", exponent + 6)
@@ -181,8 +183,7 @@ def _decade(exponent: int) -> str:
 
 def _worst(some: Sequence[Quantiles]) -> list[str]:
     return [
-        duration(max((value for q in some if (value := getattr(q, name)) is not None), default=None))
-        for name in ("p50", "p95", "p99")
+        duration(max((value for q in some if (value := getattr(q, name)) is not None), default=None)) for name in _NAMES
     ]
 
 

@@ -16,6 +16,8 @@ SLOW = 1.0
 DANGER = 0.8
 # To draw more workers than these takes a worker some hundredths of a second.
 MANY = 100
+# What took less than this (seconds) is left out of the charts.
+BRIEF = 5.0
 _VIEW_LENGTH = 30
 # Reasons for which nobody is to blame.
 _MEANT = ("expired", "reload", "scale", "stop")
@@ -132,6 +134,9 @@ def hour(points: Sequence[Point]) -> Hour | None:
     """None: there is nothing to tell."""
     if not points:
         return None
+    # The step that has just begun has seen too little to be worth a figure.
+    if len(points) > 1 and points[-1].seconds < BRIEF:
+        points = points[:-1]
     axis = Axis(points, time.time())
     return Hour(
         axis.labels,

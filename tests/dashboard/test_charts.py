@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import django
 
-from django_prefork.dashboard import charts, frames, words
+from django_prefork.dashboard import charts, frames, picture, words
 from django_prefork.dashboard.charts import Axis
 from django_prefork.status import Point, Quantiles
 from django_prefork.worker import guard, service
@@ -65,6 +66,15 @@ def test_requests_and_errors_are_on_one_scale() -> None:
     errors, requests = drawn.lines
     assert numbers(errors.path)[1] == 50 and numbers(requests.path)[1] == 0
     assert "half minute" in chart(points, 1030.0).sentence and "1\u2009500 of them" in drawn.sentence
+
+
+def test_what_has_just_begun_is_left_out() -> None:
+    begun = Point(time.time(), 0.01, 9, 0, NONE, NONE)
+    ages = [point(begun.when - 30), point(begun.when), begun]
+    for points, levels in ((ages, "1"), ([begun], "10")):
+        hour = picture.hour(points)
+        assert hour is not None and hour.charts[2].levels[0] == levels
+    assert picture.hour([]) is None
 
 
 def test_the_same_in_figures_has_the_newest_first() -> None:
