@@ -106,7 +106,7 @@ def look(server: Server, page: Page, report: Report, folder: Path | None) -> Non
     page.until(lambda: "/report/" in page.text(".pf-workers") and "/export.csv" in page.text(".pf-workers"), "stuck")
     page.script("document.querySelector('.pf-row:has(.pf-path)').isKept = true")
     page.until(
-        lambda: page.script("return parseFloat(document.querySelector('.pf-slow .pf-since').innerText) > 3"), "age"
+        lambda: page.script("return parseFloat(document.querySelector('.pf-slow .pf-since')?.innerText) > 3"), "age"
     )
     report(
         "rows are changed and not drawn anew",
