@@ -31,7 +31,7 @@ def ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
         except TimeoutError:
             raise ControlError(f"The server at {path} does not answer: it boots, or its Arbiter is stopped.") from None
         except OSError as error:
-            if not isinstance(error, ConnectionResetError):
+            if not isinstance(error, (ConnectionResetError, BrokenPipeError)):
                 raise ControlError(f"Cannot ask the server at {path}: {error.strerror or error}.") from None
     if not data.endswith(b"\n"):
         raise ControlError(

@@ -26,8 +26,9 @@ KERNEL = 512 * 1024
 # How often that is looked at within send_timeout.
 LOOKS = 4
 # A client that takes something within this time (seconds) is quick, and waited for: the way over the disk costs twice
-# what sending costs. It is waited for once in vain.
-QUICK = 0.005
+# what sending costs. It is waited for once in vain, and for so long in all: the worker is not the client's.
+QUICK = 0.002
+QUICK_IN_ALL = 0.1
 # A client that took nothing just now is not asked again for each small piece, but after so many bytes, or seconds.
 AGAIN_BYTES = 64 * 1024
 AGAIN_SECONDS = 0.001
@@ -44,6 +45,7 @@ class Sending:
         "_again_at",
         "_again_bytes",
         "_config",
+        "_hurried",
         "_in_kernel",
         "_outbox",
         "_progressed",
@@ -59,6 +61,7 @@ class Sending:
         self._progressed = progressed
         self._outbox = Outbox(storage)
         self._slow = False  # whether it was waited for in vain
+        self._hurried = 0.0  # how long it was waited for (seconds)
         self._again_at = 0.0
         self._again_bytes = 0
         self._in_kernel = 0  # bytes that were sent and that the client had not taken, when last asked
@@ -75,7 +78,7 @@ class Sending:
         """Of what the client did not take just now. Raises `ClientGone`."""
         outbox, rest = self._outbox, memoryview(data)
         if not outbox:
-            self._slow = False
+            self._slow = self._hurried > QUICK_IN_ALL
         if not self._slow and not outbox.fits(len(rest)):
             rest = self._hurry(rest)
         try:
@@ -106,7 +109,13 @@ class Sending:
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         while rest and not self._outbox.fits(len(rest)):
-            if not poll.poll(QUICK * 1000):
+            if self._hurried > QUICK_IN_ALL:
+                self._slow = True
+                break
+            began = time.monotonic()
+            taken = poll.poll(QUICK * 1000)
+            self._hurried += time.monotonic() - began
+            if not taken:
                 self._slow = True
                 break
             if self._outbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -76,6 +77,7 @@ def test_a_quick_client_is_spared_the_way_over_the_disk(
     pair: tuple[socket.socket, Client], parts: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUICK", 60.0)  # quick enough, on however busy a machine
+    monkeypatch.setattr(module, "QUICK_IN_ALL", 60.0)
     sock, client = pair
     room = Room()
     sending = Sending(sock, Config.of(), Storage(None, room), lambda: None)
@@ -107,6 +109,35 @@ def test_a_slow_client_is_waited_for_once_and_gets_all_in_its_order(
     finish(sending, sock)
     client.join()
     assert bytes(client.received) == BODY
+
+
+def test_a_client_that_is_just_quick_enough_does_not_get_the_workers_time(
+    pair: tuple[socket.socket, Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a little within each QUICK, for ever."""
+    monkeypatch.setattr(module, "QUICK", 60.0)
+    monkeypatch.setattr(module, "QUICK_IN_ALL", 0.01)
+    sock, client = pair
+    room = Room()
+    sending = Sending(sock, Config.of(), Storage(None, room), lambda: None)
+    other = client._sock
+    waits: list[float] = []
+
+    def trickle(_: object) -> None:
+        threading.Event().wait(0.02)  # prefork: ok (a client that takes its time)
+        waits.append(0.02)
+        if select.select([other], [], [], 0)[0]:
+            other.recv(1 << 16)
+
+    class Poll:
+        register = staticmethod(lambda *_: None)
+        poll = staticmethod(lambda timeout: [trickle(timeout)])
+
+    monkeypatch.setattr(module.select, "poll", Poll)
+    sending.send(BODY)
+    assert len(waits) == 1
+    assert room.asked >= len(BODY) / 2
+    sending.close()
 
 
 def test_one_turn_of_the_loop_sends_so_much_and_no_more() -> None:
