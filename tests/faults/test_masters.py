@@ -169,9 +169,9 @@ def test_every_order_at_once_ends_with_the_last_one() -> None:
                 server.kill(number)
                 time.sleep(0.005)  # prefork: ok (or signals of a kind become one)
             # A reload brings back what is configured, and what comes behind it counts from there.
-            eventually(lambda: is_quiet(server), "no generation boots or leaves")
-            server.kill(signal.SIGHUP)
+            settle(server)
             newest = generation(server) + 1
+            server.kill(signal.SIGHUP)
             server.ready(newest)
             eventually(lambda: len(server.processes()) == 4, "one generation, two workers")
             for times in range(1, 6):
@@ -208,6 +208,16 @@ def is_quiet(server: Server) -> bool:
     except psutil.NoSuchProcess:
         return False
     return server.count(rf"arbiter gen={generation(server)} pid=\d+ ready") == 1 and len(parents) <= 2
+
+
+def settle(server: Server) -> None:
+    """Wait until nothing is on its way: between two generations there is a moment in which all looks done."""
+    number, quiet = 0, 0
+    while quiet < 20:
+        eventually(lambda: is_quiet(server), "no generation boots or leaves")
+        quiet = quiet + 1 if generation(server) == number else 0
+        number = generation(server)
+        time.sleep(0.05)  # prefork: ok (nothing happens, which no event tells)
 
 
 def said_by(server: Server, number: int, words: str) -> int:

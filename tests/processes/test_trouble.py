@@ -6,11 +6,13 @@ import os
 import signal
 import socket
 import stat
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
+import django
 import psutil
 import pytest
 
@@ -220,6 +222,9 @@ def test_an_inherited_socket_is_served_and_not_closed() -> None:
 def test_privileges_are_dropped_before_the_application_is_loaded() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, which alone can change its user")
+    for folder in (Path(sys.prefix), Path(django.__file__), ROOT):
+        if not all(path.stat().st_mode & 0o001 for path in (folder.parent, *folder.parents)):
+            pytest.skip(f"needs packages that any user may read, and {folder} is in a folder that is closed to others")
     with tempfile.TemporaryDirectory() as folder:  # pytest's own lets nobody else in
         os.chmod(folder, 0o777)
         _serve_as_nobody(Path(folder) / "made")
