@@ -8,8 +8,9 @@ from __future__ import annotations
 import socket
 import sys
 
-# A loop that was away for so long (seconds) asks the kernel how long its requests have waited; that costs 1 us.
-AWAY = 0.002
+# A loop that was away for so long (seconds), which is more than most steps of that clock, asks the kernel how long its
+# requests have waited; that costs 1 us.
+AWAY = 0.005
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 # Of struct tcp_info (linux/tcp.h): the state, and milliseconds since data came.

@@ -54,6 +54,8 @@ TERM_DELAY = 0.1
 LOOK = 1.0
 # A retiring worker tries again this often (seconds) to give away what the queue had no room for.
 GIVE = 0.02
+# Where the CPU is what is short, siblings are given a connection this often (seconds): a hand-off costs 20 us and more.
+DRIFT = 0.01
 # Descriptors that connections of siblings must leave free.
 SPARE_DESCRIPTORS = 32
 # What a stopping server, and a retiring worker, give a client that keeps an idle connection (seconds).
@@ -150,6 +152,8 @@ class Worker:
         shared = self._queues is not None and config.handoff_after > 0
         self._protects = shared
         self.loop.surplus = self._share if shared else None
+        self._preempted = _preemptions()
+        self._drift_at = 0.0
         lifetime = config.max_worker_lifetime * (1.0 - 0.1 * random.random())
         self._too_old_at = self.loop.now + lifetime
         self._examines = bool(config.max_worker_lifetime or config.max_rss)
@@ -266,6 +270,14 @@ class Worker:
         if queues is None or self.leaving:
             return
         most = 4 * self.board.idle_siblings(self.slot, self.loop.now)
+        before, self._preempted = self._preempted, _preemptions()
+        if self._preempted != before:
+            # It took long since others had the CPU: then it is not there for siblings either, idle as they may look.
+            # One now and then, so that connections spread all the same.
+            if self.loop.now < self._drift_at:
+                return
+            self._drift_at = self.loop.now + DRIFT
+            most = min(most, 1)
         for fd in reversed(fds):
             if most <= 0:
                 break
@@ -464,6 +476,12 @@ class Worker:
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.row.connections(len(self.connections))
+
+
+def _preemptions() -> int:
+    """How often the kernel took the CPU away from this thread; always 0 where it does not tell."""
+    who = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if who is None else resource.getrusage(who).ru_nivcsw
 
 
 def _in_order(kept: list[Connection], new: list[Handed], now: float) -> list[Connection | Handed]:
