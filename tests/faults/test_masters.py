@@ -383,8 +383,9 @@ def test_three_upgrades_leak_no_descriptor_and_the_folder_may_be_gone(tmp_path: 
             eventually(lambda: len(family(server)) == 3, "one generation is left")
             if generation == 2:
                 eventually(lambda: server.count("gen=1 .* gone"), "its worker is gone")
+                settle(server)  # what the generation said while it booted is read to its end
                 before = supervisor.num_fds()
-        eventually(lambda: supervisor.num_fds() == before, "no descriptor is left over", 5)
+        eventually(lambda: supervisor.num_fds() <= before, "no descriptor is left over")
         folder.rmdir()
         server.kill(signal.SIGUSR2)
         server.ready(5)
