@@ -27,6 +27,7 @@ FEATURES: dict[str, tuple[list[str], list[str]]] = {
         ["--handoff-after", "5ms", "--timeout", "30", "--slow-request", "1", "--queue-timeout", "10"],
     ),
     "handoff": (["--handoff-after", "0"], ["--handoff-after", "5ms"]),
+    "status": ([], ["--status-bind", "127.0.0.1:0", "--health-path", "/-/health", "--server-timing", "on"]),
     "access-log": ([], ["--access-log", "/dev/null"]),
 }
 
