@@ -107,7 +107,8 @@ class Clock:
 _clock: Clock | None = None
 
 _PACKAGE = str(Path(__file__).parent)
-_OWN = (__file__, str(Path(__file__).with_name("worker") / "naming.py"))
+# What stands between Django and Django: there, the project's code runs.
+_OWN = (__file__, *(str(Path(__file__).with_name("worker") / name) for name in ("naming.py", "shortcuts.py")))
 # The methods of `http.response.Response` in which the application runs.
 _CALLERS = ("run", "_send_iterable")
 # Where Django's WSGI handler lives, and what turns exceptions into error pages around each middleware.

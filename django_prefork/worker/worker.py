@@ -26,7 +26,7 @@ from django_prefork.log import AccessLog
 from django_prefork.memory import private_bytes
 from django_prefork.report import serving
 from django_prefork.scoreboard import Scoreboard, State
-from django_prefork.worker import naming
+from django_prefork.worker import naming, shortcuts
 from django_prefork.worker.collector import Collector
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
@@ -318,6 +318,7 @@ class Worker:
         self.clock.use()
         got_request_exception.connect(self.clock.report)
         naming.name_views(self.row)
+        shortcuts.take()
         status.attach(self.board, self._listeners, self.say)
         multiprocess.be_worker(self.slot)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,0 +1,230 @@
+"""Each of these holds with Django's own ways and with ours: that there is no difference is the point."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.core.signals import request_finished, request_started
+from django.db import connections
+
+from django_prefork.worker import shortcuts
+
+
+@pytest.fixture(autouse=True, params=["Django's", "ours"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    changed: list[tuple[Any, str]] = [
+        (request_started, "send"),
+        (request_finished, "send"),
+        (connections, "all"),
+        (caches, "all"),
+    ]
+    if request.param == "ours":
+        shortcuts.take()
+    try:
+        for owner, name in changed:
+            assert (name in vars(owner)) is (request.param == "ours")
+        yield
+    finally:
+        for owner, name in changed:
+            vars(owner).pop(name, None)
+
+
+@pytest.fixture
+def told() -> list[Any]:
+    return []
+
+
+class Receiver:
+    def __init__(self, told: list[Any], name: str) -> None:
+        self.told = told
+        self.name = name
+
+    def receive(self, sender: Any, **named: Any) -> str:
+        self.told.append((self.name, sender, named["environ"], named["signal"]))
+        return f"{self.name} was told"
+
+
+def send(sender: Any = Receiver) -> Any:
+    return request_started.send(sender=sender, environ={"PATH_INFO": "/"})
+
+
+def test_receivers_hear_in_the_order_in_which_they_came_and_what_they_return_comes_back(told: list[Any]) -> None:
+    before = [receiver for receiver, _ in send()]
+    first, second = Receiver(told, "first"), Receiver(told, "second")
+    request_started.connect(first.receive)
+    request_started.connect(second.receive)
+    for _ in range(2):
+        answers = send()
+    assert [name for name, *_ in told] == ["first", "second"] * 2
+    assert told[0][1:] == (Receiver, {"PATH_INFO": "/"}, request_started)
+    assert answers[: len(before)] == [(receiver, None) for receiver in before]
+    assert answers[len(before) :] == [(first.receive, "first was told"), (second.receive, "second was told")]
+
+
+def test_who_is_connected_later_hears_and_who_is_disconnected_does_not(told: list[Any]) -> None:
+    one, other = Receiver(told, "one"), Receiver(told, "other")
+    request_started.connect(one.receive)
+    send()
+    request_started.connect(other.receive)
+    send()
+    assert request_started.disconnect(one.receive)
+    send()
+    assert request_started.disconnect(other.receive)
+    send()
+    assert [name for name, *_ in told] == ["one", "one", "other", "other"]
+
+
+def test_another_receiver_under_the_same_name_is_another(told: list[Any]) -> None:
+    def connect(name: str) -> None:
+        receiver = Receiver(told, name)
+        request_started.connect(lambda **named: receiver.receive(**named), weak=False, dispatch_uid="mine")
+
+    connect("one")
+    send()
+    assert request_started.disconnect(dispatch_uid="mine")
+    connect("other")
+    send()
+    assert request_started.disconnect(dispatch_uid="mine")
+    send()
+    assert [name for name, *_ in told] == ["one", "other"]
+
+
+def test_nobody_is_kept_alive_to_hear(told: list[Any]) -> None:
+    receiver = Receiver(told, "mortal")
+    request_started.connect(receiver.receive)
+    send()
+    del receiver
+    gc.collect()
+    send()
+    assert len(told) == 1
+
+
+def test_who_wants_one_sender_hears_of_no_other(told: list[Any]) -> None:
+    anyone, picky = Receiver(told, "anyone"), Receiver(told, "picky")
+    request_started.connect(anyone.receive)
+    request_started.connect(picky.receive, sender=Receiver)
+    for sender in (Receiver, str, None, Receiver):
+        send(sender)
+    assert [(name, sender) for name, sender, *_ in told] == [
+        *(("anyone", Receiver), ("picky", Receiver)),
+        *(("anyone", str), ("anyone", None)),
+        *(("anyone", Receiver), ("picky", Receiver)),
+    ]
+
+
+def test_who_leaves_while_others_hear_takes_nobody_along(told: list[Any]) -> None:
+    last = Receiver(told, "last")
+
+    def leave(**named: Any) -> None:
+        told.append(("leaves",))
+        request_started.disconnect(leave)
+        request_started.disconnect(last.receive)
+
+    request_started.connect(leave)
+    request_started.connect(last.receive)
+    send()
+    send()
+    assert [name for name, *_ in told] == ["leaves", "last"]
+
+
+def test_an_error_of_one_ends_it_for_those_behind(told: list[Any]) -> None:
+    def fail(**named: Any) -> None:
+        raise RuntimeError("no")
+
+    behind = Receiver(told, "behind")
+    request_started.connect(fail)
+    request_started.connect(behind.receive)
+    try:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="no"):
+                send()
+        assert told == []
+    finally:
+        request_started.disconnect(fail)
+
+
+def test_coroutines_hear_behind_the_others(told: list[Any]) -> None:
+    async def wait(**named: Any) -> None:
+        await asyncio.sleep(0)
+        told.append(("waited",))
+
+    other = Receiver(told, "other")
+    request_started.connect(wait)
+    request_started.connect(other.receive)
+    send()
+    request_started.disconnect(wait)
+    send()
+    assert [name for name, *_ in told] == ["other", "waited", "other"]
+
+
+def test_connections_are_those_of_this_thread(two: list[Any]) -> None:
+    assert connections.all(initialized_only=True) == []
+    # In the order of the settings, whatever came first.
+    other, default = connections["other"], connections["default"]
+    assert connections.all(initialized_only=True) == [default, other]
+    assert connections.all() == [default, other]
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.extend(connections.all(initialized_only=True)))
+    thread.start()
+    thread.join()
+    assert seen == []
+    del connections["default"]
+    assert connections.all(initialized_only=True) == [other]
+
+
+def test_connections_of_a_task_are_another_s(two: list[Any]) -> None:
+    default = connections["default"]
+
+    async def ask() -> list[Any]:
+        before = connections.all(initialized_only=True)
+        connections["other"] = default
+        return [before, connections.all(initialized_only=True)]
+
+    assert asyncio.run(ask()) == [[], [default]]
+    assert connections.all(initialized_only=True) == [default]
+
+
+def test_caches_are_those_that_were_used() -> None:
+    assert caches.all(initialized_only=True) == []
+    used = caches["default"]
+    assert caches.all(initialized_only=True) == [used]
+    assert caches.all() == [used]
+    del caches["default"]
+    assert caches.all(initialized_only=True) == []
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """No connection is there, and two could be."""
+    settings = {"default": connections.settings["default"], "other": connections.settings["default"]}
+    monkeypatch.setitem(vars(connections), "settings", settings)
+    opened = [alias for alias in settings if hasattr(connections._connections, alias)]
+    kept = {alias: connections[alias] for alias in opened}
+    for alias in opened:
+        del connections[alias]
+    try:
+        yield list(settings)
+    finally:
+        for alias in settings:
+            if hasattr(connections._connections, alias):
+                connections[alias].close()
+                del connections[alias]
+        for alias, connection in kept.items():
+            connections[alias] = connection
+
+
+@pytest.fixture(autouse=True)
+def no_cache() -> Iterator[None]:
+    def forget() -> None:
+        if hasattr(caches._connections, "default"):
+            del caches["default"]
+
+    forget()
+    yield
+    forget()
