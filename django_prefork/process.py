@@ -133,8 +133,11 @@ def close_old_databases() -> None:
 
 def pools() -> list[dict[Any, Any]]:
     """The pools of each database backend, by whatever key: they live in a class attribute (Django ticket #31637)."""
+    from django.conf import settings
     from django.db import connections
 
+    if not settings.configured:  # they do not import: nobody has a connection
+        return []
     found: dict[int, dict[Any, Any]] = {}
     for database in connections.settings.values():
         # Only of backends that are loaded. Several may share one, by inheritance.

@@ -132,6 +132,14 @@ def main() -> int:
         user.say("Ctrl-C")
         server.end(signal.SIGINT)
 
+        good = (user.folder / "mysite/settings.py").read_text()
+        user.edit("mysite/settings.py", lambda text: "import no_such_module\n" + text)
+        server = user.start(said("python -m django_prefork --reload"))
+        server.says("waiting for a change")
+        user.edit("mysite/settings.py", lambda text: good)
+        server.shows("hello, again")
+        server.end(signal.SIGINT)
+
         said("`DEBUG = False`")
         said("`ALLOWED_HOSTS`")
         user.edit(

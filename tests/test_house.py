@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "django_prefork"
 CHAIN = ("management", "arbiter", "worker", "http")
 ROOMS = (*CHAIN, "supervisor")
 # Modules of the app's face to Django. All other modules beside the rooms are the common ground.
-FACE = ("apps", "checks", "prodserver", "pytest_plugin", "test")
+FACE = ("__main__", "apps", "checks", "prodserver", "pytest_plugin", "test")
 # What the Supervisor may know beside the standard library; the package itself holds nothing but the version.
 SUPERVISORS = {
     "django_prefork",

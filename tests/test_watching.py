@@ -83,6 +83,22 @@ def test_a_file_that_was_named_late_counts_if_it_is_newer_than_the_boot(names: i
     assert due(changes) == str(fresh)
 
 
+def test_what_is_saved_while_a_first_start_fails_is_not_missed(names: int, tmp_path: Path) -> None:
+    code, other = tmp_path / "code.py", tmp_path / "other.py"
+    rewrite(code, ago=5)
+    rewrite(other, ago=100)
+    write_names(names, [code, other])
+    changes = Changes(names)
+    changes.begin(since=time.time() - 10)
+    assert due(changes) is None, "while it boots, its own watcher tells"
+    changes.fail()
+    assert due(changes) == str(code)
+    assert due(changes) is None
+    changes.begin()
+    changes.fail()
+    assert due(changes) is None
+
+
 def test_only_a_file_that_changes_in_each_boot_is_the_boots_own(names: int) -> None:
     changes = Changes(names)
     assert [changes.judge("a") for _ in PAUSES] == list(PAUSES), "somebody may be saving it again and again"
@@ -103,6 +119,19 @@ def test_a_failure_names_all_that_was_loaded_and_what_it_speaks_of(names: int, t
         note_failure(names, error)
     said = os.pread(names, 1 << 20, 0).decode().split("\0")
     assert {str(tmp_path / "before.py"), str(tmp_path / "broken.py"), f"{tmp_path}/", __file__} <= set(said)
+
+
+def test_a_module_that_is_missing_may_appear_wherever_python_looks_for_it(names: int) -> None:
+    try:
+        import no_such_package.settings  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError as error:
+        note_failure(names, ImportError("settings do not import"))
+        said = os.pread(names, 1 << 20, 0).decode()
+        assert "no_such_package" not in said
+        note_failure(names, error)
+    said = os.pread(names, 1 << 20, 0).decode().split("\0")
+    for folder in filter(os.path.isabs, sys.path):
+        assert {f"{folder}/no_such_package.py", f"{folder}/no_such_package/__init__.py"} <= set(said)
 
 
 class Reports(list[tuple[str, str]]):

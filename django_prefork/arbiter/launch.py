@@ -131,6 +131,7 @@ def launch(config: Config, *, brief: bool = False) -> Place:
         "ever_healthy": False,
         "reload_wanted": False,
         "watched": watched,
+        "began": began,
         "descriptors": [
             board.fd,
             life_write,

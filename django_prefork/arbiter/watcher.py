@@ -234,6 +234,8 @@ def note_failure(watched: int, error: BaseException | None) -> None:
     while error is not None:
         if isinstance(error, SyntaxError) and error.filename:
             files.add(Path(error.filename))
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            files |= set(_places_of(error.name))
         files |= set(_frames(error.__traceback__))
         error = error.__cause__ or error.__context__
     # Beside what was named before: whoever mends it may do so anywhere.
@@ -245,3 +247,10 @@ def note_failure(watched: int, error: BaseException | None) -> None:
 def _frames(trace: TracebackType | None) -> Iterator[Path]:
     for frame, _ in traceback.walk_tb(trace):
         yield Path(frame.f_code.co_filename)
+
+
+def _places_of(module: str) -> Iterator[Path]:
+    """Where Python looks for a module: one that is missing may appear."""
+    for folder in sys.path:
+        path = Path(folder, *module.split("."))
+        yield from (path.with_name(f"{path.name}.py"), path / "__init__.py")

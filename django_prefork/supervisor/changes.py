@@ -29,6 +29,7 @@ class Changes:
         #: When to look next (monotonic seconds).
         self.next = 0.0
         self._began = 0
+        self._since: float | None = None
         self._seen: dict[str, _Look | None] = {}
         #: How many boots each file has changed in since one served; and those that boots write.
         self._restless: dict[str, int] = {}
@@ -36,14 +37,20 @@ class Changes:
         #: The pause that was chosen last.
         self.pause = 0.0
 
-    def begin(self) -> None:
-        """A generation is about to be started: whatever changes from here on, it may have missed."""
+    def begin(self, since: float | None = None) -> None:
+        """A generation is about to be started: whatever changes from here on, it may have missed.
+
+        The first one was there before us, `since` then (seconds since 1970).
+        """
         self._began = time.time_ns()
+        self._since = since
         self._seen = {path: _look(path) for path in self._named() if not path.endswith("/")}
         self.next = time.monotonic() + INTERVAL
 
     def fail(self) -> None:
         """It has failed: from here on a file that appears in one of the folders may be what was missing."""
+        if self._since is not None:  # what was saved before anybody looked
+            self._began, self._seen, self._since = int(self._since * 1e9), {}, None
         self._seen.update((path, _look(path)) for path in self._named() if path.endswith("/"))
 
     def look(self) -> str | None:

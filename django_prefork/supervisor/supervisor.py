@@ -71,7 +71,7 @@ class Supervisor:
         self._probe: int | None = None
         self._probe_deadline = 0.0
         if self.changes is not None:
-            self.changes.begin()
+            self.changes.begin(words.get("began"))
 
     @classmethod
     def inherit(cls, fd: int) -> Supervisor:

@@ -81,6 +81,8 @@ FILES = {
         """,
 }
 VIEWS = FILES["board/views.py"]
+# -B: two saves within a second, of the same length, are the same file to a .pyc.
+PYTHON = [sys.executable, "-B"]
 BROKEN = "waiting for a change|exited with status"
 
 
@@ -106,8 +108,7 @@ class Site:
         return Server(
             "--reload",
             *(arguments or ("--workers", "2")),
-            # -B: two saves within a second, of the same length, are the same file to a .pyc.
-            command=[sys.executable, "-B", "manage.py", "runprefork"],
+            command=[*PYTHON, "manage.py", "runprefork"],
             folder=self.folder,
             environment={"DJANGO_SETTINGS_MODULE": "site_settings", "PWD": str(self.folder)},
             errors=errors,
@@ -238,7 +239,7 @@ def test_a_first_start_that_fails_waits_for_a_change_too(site: Site, name: str, 
 
 def test_without_reload_a_first_start_that_fails_ends(site: Site) -> None:
     site.write("board/models.py", "import no_such_module")
-    command = [sys.executable, "-B", "manage.py", "runprefork"]
+    command = [*PYTHON, "manage.py", "runprefork"]
     with Server(command=command, folder=site.folder, environment={"DJANGO_SETTINGS_MODULE": "site_settings"}) as server:
         assert server.wait() == 1
         assert server.count("no_such_module") >= 1 and server.count("waiting") == 0

@@ -38,6 +38,8 @@ class Command(BaseCommand):
         return __version__
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        first_start.is_over()  # what is wrong with the arguments is not the code's fault, and no change will mend it
+        parser.prog = first_start.program or parser.prog
         config.add_arguments(parser)
         parser.add_argument(
             "--nostatic", action="store_true", help="Do not serve static files, even with DEBUG and staticfiles."
@@ -62,7 +64,6 @@ class Command(BaseCommand):
             parser.add_argument("--skip-checks", action="store_true", help="Skip system checks.")
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        first_start.is_over()
         # From the first line on: a container's PID 1 ignores every signal that it does not handle.
         before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
         process.open_standard_streams()
@@ -132,19 +133,31 @@ class Command(BaseCommand):
         """While you write code, how workers come and go is no news, unless you ask."""
         return (settings.DEBUG or self.config.reload) and options["verbosity"] < 2
 
-    def stand_by(self, options: dict[str, Any], error: Exception) -> None:
+    def stand_by(self, options: dict[str, Any], error: BaseException) -> None:
         """Django could not be set up. With `--reload`, become a server that waits for a change; else return."""
         inherited = inheritance.take_generation()
         if inherited is None:
-            self.config = self._resolve(options)
-            if not self.config.reload:
+            # Settings that do not import must not be asked: they would be run once more, and fail.
+            self.config = self._resolve(options) if settings.configured else config.resolve(options, os.environ, None)
+            asked = options["check"] or options["print_config"] or options["from_gunicorn"] is not None
+            if asked or not self.config.reload:
                 return
-            watched = launch.launch(self.config, brief=self._is_brief(options)).watched
+            process.open_standard_streams()
+            watched = self._launch_unless_taken(brief=options["verbosity"] < 2).watched
         else:
             watched = inherited["watched"]
         if watched is not None:
             watcher.note_failure(watched, error)
             os._exit(1)
+
+    def _launch_unless_taken(self, *, brief: bool) -> launch.Place:
+        try:
+            return launch.launch(self.config, brief=brief)
+        except ListenError:
+            if settings.configured or self.config.sources["bind"] != "default":
+                raise
+            # Another server has the default address; which one is meant here, the settings may say once they import.
+            return launch.launch(replace(self.config, bind=()), brief=brief)
 
     def _be_arbiter(self, place: launch.Place, options: dict[str, Any]) -> int:
         """The exit status. From here on this is the server's process: nothing returns or raises into the caller."""
