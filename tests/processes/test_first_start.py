@@ -151,6 +151,19 @@ def test_a_package_that_is_missing_may_be_installed(site: OwnSite, tmp_path: Pat
         server.wait_for(r"site-packages/installed_late\.py changed: reloading")
 
 
+def test_what_is_saved_while_the_first_start_fails_is_not_missed(site: OwnSite) -> None:
+    wait = "import os, time\nopen('in', 'w').close()\nwhile not os.path.exists('go'): time.sleep(0.01)\n1 / 0"
+    site.write("site_settings.py", wait)
+    with site.command("--reload") as server:
+        eventually((site.folder / "in").exists, "settings are being loaded")
+        site.write("site_settings.py", SETTINGS)
+        (site.folder / "go").touch()
+        server.wait_for(WAITS)
+        server.wait_for("^.*site_settings.py changed: reloading")
+        with site.ask() as sock:
+            assert read_answer(sock)[2] == b"one"
+
+
 def test_flags_and_environment_hold_until_the_settings_can_say_more(site: OwnSite) -> None:
     site.write("site_settings.py", "import no_such_module")
     with site.command("--reload", bind=None, environment={"PORT": "0"}) as server:
