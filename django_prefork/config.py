@@ -206,7 +206,7 @@ OPTIONS: tuple[Option, ...] = (
         help="Whether Python's garbage collector waits until a request has been answered and no other one waits.",
         why="A pause that nobody notices is better than one in the middle of a request, which is Python's own way."),
     Option("warmup", "Processes", values.WARMUPS, (), none="nothing",
-        help="What is done once before the first fork: paths that are requested, and functions that are called.",
+        help="What is done before the first fork: paths that are requested, and functions that are called.",
         why="Which pages all workers should have ready is yours to say; code, URLs and templates are loaded anyway."),
     Option("limit_request_line", "Limits", values.SIZE, 8190, 64, 64 * KIB,
         help="Bytes a request line may have.",

@@ -53,6 +53,14 @@ def worker_ended(slot: int) -> None:
             _remove(path)
 
 
+def child_ended(pid: int) -> None:
+    """By an Arbiter, of a child that is no worker: what that has counted is nobody's."""
+    where = folder()
+    if where is not None:
+        for path in glob.glob(os.path.join(glob.escape(where), f"*_{pid}.db")):
+            _remove(path)
+
+
 def _be(name: str) -> bool:
     """Count under this name from now on, in metrics that were made before, too."""
     try:

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -56,7 +57,7 @@ class Arbiter:
     """Looks after the workers of one generation.
 
     `life` is the read end of the generation's pipe, `control` a stream socket to the Supervisor, `queues` what the
-    workers hand connections over by.
+    workers hand connections over by, `ranges` what they copy ahead (`worker/prefault.py`).
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Arbiter:
         access_log: AccessLog | None = None,
         queues: list[list[int]] | None = None,
         audit: Audit | None = None,
+        ranges: array[int] | None = None,
         reloading: Callable[[Arbiter], Reloading] | None = None,
     ) -> None:
         self.config = config
@@ -102,6 +104,7 @@ class Arbiter:
             access_log=access_log,
             queues=self.queues,
             audit=audit,
+            ranges=ranges,
         )
         self.ready = False
         self._served = False

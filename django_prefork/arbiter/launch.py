@@ -68,6 +68,14 @@ class Place:
         self.listeners = listeners
         self._stderr = stderr
 
+    def leave(self) -> None:
+        """In a child that is no worker: what is none of its business."""
+        for listener in self.listeners:
+            listener.close()
+        fds = [self.life, self.control, *(fd for queue in self.queues for fd in queue)]
+        for fd in fds if self.watched is None else [*fds, self.watched]:
+            os.close(fd)
+
     def booted(self) -> None:
         """The code is loaded: from here on stderr is the server's, and no more the report of a boot."""
         if self._stderr >= 0:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import traceback
+from array import array
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from django_prefork.arbiter.listeners import Listener
 from django_prefork.config import Config
 from django_prefork.log import AccessLog
 from django_prefork.scoreboard import Scoreboard, anonymous_file
+from django_prefork.worker.prefault import prefault
 from django_prefork.worker.worker import Worker
 
 
@@ -38,6 +40,7 @@ class Nursery:
         access_log: AccessLog | None,
         queues: list[list[int]],
         audit: Audit,
+        ranges: array[int] | None,
     ) -> None:
         self._application = application
         self._config = config
@@ -47,6 +50,7 @@ class Nursery:
         self._access_log = access_log
         self._queues = queues
         self._audit = audit
+        self._ranges = ranges
 
     def fork(self, siblings: Iterable[Child], life: int, forget: Callable[[], None]) -> Child:
         """A new worker. `life` is the generation's pipe; `forget` closes what is the Arbiter's alone.
@@ -101,6 +105,8 @@ class Nursery:
             process.set_title(f"{self._config.proc_name or 'django-prefork'}: worker {slot} gen {self._generation}")
             process.go_first()
             try:
+                if self._ranges is not None:
+                    prefault(self._ranges)
                 worker = Worker(
                     self._application,
                     self._config,

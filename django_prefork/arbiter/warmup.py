@@ -67,8 +67,8 @@ def _languages() -> list[str]:
     return list(dict.fromkeys([settings.LANGUAGE_CODE, *chosen]))
 
 
-def warm(application: Application, config: Config, phases: Phases) -> int:
-    """Make what requests make when they first need it, then do what `warmup` says; how much of it failed.
+def warm(application: Application, config: Config, phases: Phases) -> list[str]:
+    """Make what requests make when they first need it, then do what `warmup` says; what of it failed.
 
     What fails is in the log and keeps nobody from serving: a database that is down for a moment must not take the
     server with it.
@@ -78,16 +78,28 @@ def warm(application: Application, config: Config, phases: Phases) -> int:
         ("static files", _load_static_files),
         ("translations", _load_translations),
     )
-    failed = 0
+    failed = []
     for name, load in parts:
         with phases(name):
-            failed += _failed(name, load)
+            if _failed(name, load):
+                failed.append(name)
     if config.warmup:
         with phases("warm-up"):
             client = _Client(application, config)
             for item in config.warmup:
-                failed += _failed(item, partial(client.ask if item.startswith("/") else _call, item))
+                if _failed(item, partial(client.ask if item.startswith("/") else _call, item)):
+                    failed.append(item)
     return failed
+
+
+def ask_again(application: Application, config: Config, paths: list[str]) -> None:
+    """What the warm-up asked with success. What fails now is nobody's loss."""
+    client = _Client(application, config)
+    for path in paths:
+        try:
+            client.ask(path)
+        except (Exception, SystemExit):
+            logger.debug("rehearsal of %s failed", path, exc_info=True)
 
 
 def _failed(name: str, do: Callable[[], None]) -> bool:

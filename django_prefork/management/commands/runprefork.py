@@ -20,7 +20,7 @@ from django.core.servers.basehttp import get_internal_wsgi_application
 from django.utils import autoreload
 
 from django_prefork import __version__, config, from_gunicorn, inheritance, log, process
-from django_prefork.arbiter import fork_safety, launch, privileges, warmup, watcher
+from django_prefork.arbiter import fork_safety, launch, privileges, rehearsal, warmup, watcher
 from django_prefork.arbiter.arbiter import Arbiter
 from django_prefork.arbiter.audit import Audit
 from django_prefork.arbiter.listeners import CONTROL, SERVE, STATUS, ListenError
@@ -194,10 +194,17 @@ class Command(BaseCommand):
         access_log = log.AccessLog.from_config(self.config, color)
         if place.is_first and options["verbosity"] > 0:
             self._greet(place)
-        warmup.warm(application, self.config, self.phases)
+        failed = warmup.warm(application, self.config, self.phases)
         with self.phases("freeze"):
             fork_safety.clean()
             fork_safety.freeze()
+        paths = [item for item in self.config.warmup if item.startswith("/") and item not in failed]
+        ranges = None
+        if paths and place.watched is None:  # while you write code, a start should be quick
+            with self.phases("rehearsal"):
+                title = f"{self.config.proc_name or 'django-prefork'}: rehearsal gen {place.generation}"
+                again = partial(warmup.ask_again, application, self.config, paths)
+                ranges = rehearsal.rehearse(again, place, title)
         if options["verbosity"] > 1:
             self.stdout.write(f"Loaded: {self.phases}")
         return Arbiter(
@@ -211,6 +218,7 @@ class Command(BaseCommand):
             access_log=access_log,
             queues=place.queues,
             audit=self.audit,
+            ranges=ranges,
             reloading=None if place.watched is None else partial(self._reloading, place.watched, place.began),
         )
 
