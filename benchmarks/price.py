@@ -16,7 +16,7 @@ from benchmarks import command, load
 from benchmarks.applications import APPLICATIONS
 from benchmarks.environment import PYTHON
 from benchmarks.load import LoadError
-from benchmarks.measure import Shape, measure
+from benchmarks.measure import CONNECTIONS, Shape, measure
 from benchmarks.processes import StartError
 from benchmarks.servers import OURS, SERVERS, Server, Target
 
@@ -69,7 +69,8 @@ def _compare(options: argparse.Namespace, workers: int) -> None:
         names = (f"{options.feature} off", f"{options.feature} on")
         sides = (flagged(without), flagged(with_it))
     costs: tuple[list[float], list[float]] = ([], [])
-    shape = Shape("varying", "keepalive", options.seconds, workers=workers)
+    # So many for each worker: with few, how they happen to be spread over the workers makes more of a difference.
+    shape = Shape("varying", "keepalive", options.seconds, connections=CONNECTIONS * workers, workers=workers)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         for round in range(options.rounds):
             # Each goes first every other time.

@@ -340,16 +340,16 @@ class Scoreboard:
         """All rows that belong to a process."""
         return [self.read(slot) for slot in range(self.high) if self.words[self._base(slot) + PID]]
 
-    def idle_siblings(self, slot: int, now: float) -> int:
-        """How many workers have had nothing to do for a moment, and not just between two requests."""
+    def idle_siblings(self, slot: int, now: float) -> list[int]:
+        """Of workers that have had nothing to do for a moment, and not just between two requests: their connections."""
         words, clocks = self.words, self.clocks
-        count = 0
+        idle = []
         latest = AT_REST - now  # at rest since then: times are negative
         for other in range(self.high):
             base = self._base(other)
             if words[base + STATE] == _IDLE and other != slot and latest < clocks[base + SINCE] < 0:
-                count += 1
-        return count
+                idle.append(words[base + CONNECTIONS])
+        return idle
 
     def spooled(self) -> int:
         """Bytes of bodies and of waiting answers on disk, over all workers."""

@@ -66,13 +66,13 @@ def test_only_who_has_been_idle_for_a_moment_is_an_idle_sibling(board: Scoreboar
     rows = [board.row(board.claim(1, 0.0)) for _ in range(4)]
     for row in rows:
         row.state(State.IDLE, 1.0)
-    assert board.idle_siblings(0, 2.0) == 3
+    assert len(board.idle_siblings(0, 2.0)) == 3
     rows[1].begin(b"\nGET / HTTP/1.1", 1.5)
     rows[2].begin(b"\nGET / HTTP/1.1", 1.5)
     rows[2].end(1.9999, 0.4, 200, 0)
     rows[3].state(State.DRAINING, 1.0)
-    assert board.idle_siblings(0, 2.0) == 0
-    assert board.idle_siblings(0, 2.1) == 1
+    assert board.idle_siblings(0, 2.0) == []
+    assert len(board.idle_siblings(0, 2.1)) == 1
 
 
 def test_counters_go_on_from_one_worker_of_a_slot_to_the_next(board: Scoreboard) -> None:

@@ -133,6 +133,10 @@ class Service:
         self._row.end(now, now - began, response.status, response.sent)
         return response.keep_alive
 
+    def answered(self) -> int:
+        """How many requests the application has answered."""
+        return self._requests
+
     def _health(self, client: Client, request: RequestHead) -> bool:
         """Answered before Django: no ALLOWED_HOSTS, no redirect, no access log."""
         ready = self.ready and not self._board.draining

@@ -222,7 +222,9 @@ class Worker:
         slow = self.config.slow_request or FOREVER
         guard = self.service.guard
         if guard is None:
-            guard = self.service.guard = Guard(self._help_out, self._name_slow, after=after, slow=slow)
+            guard = self.service.guard = Guard(
+                self._help_out, self._name_slow, self.service.answered, after=after, slow=slow
+            )
             guard.start()
         else:
             guard.share(after)
@@ -269,15 +271,17 @@ class Worker:
         queues = self._queues
         if queues is None or self.leaving:
             return
-        most = 4 * self.board.idle_siblings(self.slot, self.loop.now)
+        idle = self.board.idle_siblings(self.slot, self.loop.now)
+        most = 4 * len(idle)
         before, self._preempted = self._preempted, _preemptions()
         if self._preempted != before:
             # It took long since others had the CPU: then it is not there for siblings either, idle as they may look.
-            # One now and then, so that connections spread all the same.
-            if self.loop.now < self._drift_at:
+            # One now and then, while there are clearly fewer elsewhere, so that connections spread all the same.
+            own = len(self.connections)
+            if self.loop.now < self._drift_at or min(idle, default=own) + own // 4 + 1 >= own:
                 return
             self._drift_at = self.loop.now + DRIFT
-            most = min(most, 1)
+            most = 1
         for fd in reversed(fds):
             if most <= 0:
                 break

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from django_prefork.worker.guard import Guard
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waits for a CPU")
+
+
+@contextmanager
+def guarded(work: Callable[[], None]) -> Iterator[Guard]:
+    """Does `work` again and again, in a thread that has a guard."""
+    guards: list[Guard] = []
+    there, over = threading.Event(), threading.Event()
+
+    def run() -> None:
+        guards.append(Guard(lambda: None, lambda *_: None, lambda: 0))
+        there.set()
+        while not over.is_set():
+            work()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert there.wait(10)
+        yield guards[0]
+    finally:
+        over.set()
+        thread.join()
+
+
+def compute() -> None:
+    """Some milliseconds of C code, without the GIL."""
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 20_000)
+
+
+def becomes(expected: bool, guard: Guard) -> bool:
+    """Within 10 s, three times in a row: the machine may be busy, and a thread is between two calls now and then."""
+    until = time.monotonic() + 10
+    row = 0
+    while row < 3 and time.monotonic() < until:
+        row = row + 1 if guard._starves() is expected else 0
+        time.sleep(0.002)
+    return row == 3
+
+
+def test_a_view_that_waits_or_computes_does_not_starve() -> None:
+    with guarded(lambda: time.sleep(0.01)) as guard:
+        assert becomes(False, guard)
+    with guarded(compute) as guard:
+        assert becomes(False, guard)
+
+
+def test_a_view_that_cannot_have_the_cpu_starves() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{cpu}}})\nprint(flush=True)\nwhile True: pass"],
+        stdout=subprocess.PIPE,
+    ) as other:
+        try:
+            assert other.stdout is not None
+            other.stdout.readline()
+            with guarded(compute) as guard:
+                os.sched_setaffinity(guard._number, {cpu})
+                os.sched_setscheduler(guard._number, os.SCHED_IDLE, os.sched_param(0))
+                assert becomes(True, guard)
+                other.kill()
+                assert becomes(False, guard)
+        finally:
+            other.kill()
