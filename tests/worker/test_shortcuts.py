@@ -6,14 +6,27 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgiref.local import Local
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 from django.db import connections
+from django.urls import base as urls
+from django.utils import timezone
+from django.utils.translation import trans_real
 
 from django_prefork.worker import shortcuts
+
+VALUES: list[tuple[Any, str]] = [
+    (urls, "_prefixes"),
+    (urls, "_urlconfs"),
+    (trans_real, "_active"),
+    (timezone, "_active"),
+]
 
 
 @pytest.fixture(autouse=True, params=["Django's", "ours"])
@@ -24,15 +37,21 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
         (connections, "all"),
         (caches, "all"),
     ]
-    if request.param == "ours":
+    ours = request.param == "ours"
+    kept = [(module, name, getattr(module, name)) for module, name in VALUES]
+    for module, name in VALUES:  # as in a worker, which nothing has been asked of yet
+        setattr(module, name, Local())
+    if ours:
         shortcuts.take()
     try:
-        for owner, name in changed:
-            assert (name in vars(owner)) is (request.param == "ours")
+        assert [name in vars(owner) for owner, name in changed] == [ours] * 4
+        assert [isinstance(getattr(*value), shortcuts.OneValue) for value in VALUES] == [ours] * 4
         yield
     finally:
         for owner, name in changed:
             vars(owner).pop(name, None)
+        for module, name, value in kept:
+            setattr(module, name, value)
 
 
 @pytest.fixture
@@ -197,6 +216,85 @@ def test_caches_are_those_that_were_used() -> None:
     assert caches.all() == [used]
     del caches["default"]
     assert caches.all(initialized_only=True) == []
+
+
+def test_caches_that_were_made_anew_are_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `override_settings(CACHES=...)` does it."""
+    monkeypatch.setattr(caches, "_connections", Local())
+    used = caches["default"]
+    assert caches.all(initialized_only=True) == [used]
+
+
+def test_what_was_set_is_had_until_it_is_no_more() -> None:
+    assert (urls.get_urlconf("usual"), urls.get_script_prefix()) == ("usual", "/")
+    urls.set_urlconf("other")
+    urls.set_script_prefix("/below")
+    assert (urls.get_urlconf("usual"), urls.get_script_prefix()) == ("other", "/below/")
+    for _ in range(2):
+        urls.set_urlconf(None)
+        urls.clear_script_prefix()
+    assert (urls.get_urlconf("usual"), urls.get_script_prefix()) == ("usual", "/")
+    with timezone.override("Asia/Tokyo"), trans_real_override("de"):
+        assert timezone.get_current_timezone_name() == "Asia/Tokyo"
+        assert trans_real.get_language() == "de"
+    assert timezone.get_current_timezone_name() == timezone.get_default_timezone_name()
+    assert not hasattr(trans_real._active, "value")
+
+
+def test_what_was_set_is_this_thread_s() -> None:
+    urls.set_urlconf("mine")
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: (seen.append(urls.get_urlconf()), urls.set_urlconf("its")))
+    thread.start()
+    thread.join()
+    assert (seen, urls.get_urlconf()) == ([None], "mine")
+    urls.set_urlconf(None)
+
+
+def test_what_was_set_is_this_task_s_and_goes_along_to_what_it_calls() -> None:
+    seen: dict[str, Any] = {}
+
+    async def other() -> None:
+        await asyncio.sleep(0)
+        seen["other"] = urls.get_urlconf()
+        urls.set_urlconf("of the other")
+
+    async def ask() -> None:
+        seen["task"] = urls.get_urlconf()
+        task = asyncio.ensure_future(other())
+        urls.set_urlconf("of the task")
+        await task
+        seen["after the other"] = urls.get_urlconf()
+        await sync_to_async(lambda: (seen.update(thread=urls.get_urlconf()), urls.set_urlconf("of its thread")))()
+        seen["after its thread"] = urls.get_urlconf()
+
+    urls.set_urlconf("of the view")
+    async_to_sync(ask)()
+    assert seen == {
+        "task": "of the view",
+        "other": "of the view",
+        "after the other": "of the task",
+        "thread": "of the task",
+        "after its thread": "of its thread",
+    }
+    assert urls.get_urlconf() == "of its thread"
+    urls.set_urlconf(None)
+
+
+def test_a_storage_that_somebody_has_is_left_to_them() -> None:
+    urls._prefixes = has = Local()
+    shortcuts.take()
+    assert urls._prefixes is has
+    assert isinstance(urls._urlconfs, shortcuts.OneValue)
+    for owner, name in ((request_started, "send"), (request_finished, "send"), (connections, "all"), (caches, "all")):
+        vars(owner).pop(name)
+
+
+@contextmanager
+def trans_real_override(language: str) -> Iterator[None]:
+    trans_real.activate(language)
+    yield
+    trans_real.deactivate()
 
 
 @pytest.fixture
