@@ -94,8 +94,12 @@ def test_a_worker_of_another_generation_is_asked_for_its_stacks_too() -> None:
         server.wait_for("sleeping")
         server.kill(signal.SIGHUP)
         server.ready(generation=2)
-        (worker,) = serving(server, "tests.site.urls.Sleep")
-        assert worker["leaving"] and worker["generation"] == 1
+        def old() -> dict[str, Any] | None:
+            (worker,) = serving(server, "tests.site.urls.Sleep")
+            return worker if worker["leaving"] else None
+
+        worker = eventually(old, "the old worker is told to leave")
+        assert worker["generation"] == 1
         assert "in get" in server.get(f"/inside/?stacks={worker['slot']}")[1].decode()
         end(server)
 
