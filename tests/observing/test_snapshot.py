@@ -94,6 +94,7 @@ def test_a_worker_of_another_generation_is_asked_for_its_stacks_too() -> None:
         server.wait_for("sleeping")
         server.kill(signal.SIGHUP)
         server.ready(generation=2)
+
         def old() -> dict[str, Any] | None:
             (worker,) = serving(server, "tests.site.urls.Sleep")
             return worker if worker["leaving"] else None
