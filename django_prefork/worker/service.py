@@ -59,6 +59,7 @@ class Service:
         self._expire = expire
         self._row = row
         self._queue_timeout = config.queue_timeout or math.inf
+        self._tells_timing = config.server_timing
         self._given_up = 0  # requests that were not served since it was last said
         self._say_so_at = 0.0
         self._requests = 0
@@ -106,7 +107,7 @@ class Service:
         self._clock.began = began
         keep_alive = request.keep_alive and self.keep_alive and not self._board.draining
         response = Response(request, client, keep_alive)
-        if self._config.server_timing:
+        if self._tells_timing:
             response.timing = lambda: _server_timing(waited, time.monotonic() - began)
         try:
             response.run(self._application, request.fields)
