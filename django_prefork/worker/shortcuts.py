@@ -5,20 +5,24 @@ time it looks up all receivers anew, and each alias in a storage that may be a t
 answers seldom change, and whether they have is seen at a glance. Who receives, in which order and what, stays as it is,
 whatever a project connects, disconnects, opens or closes, and when. So does what a thread or a task has to itself: the
 URLconf, the language. Where something is not as it is known (another class, a receiver that is a coroutine, an event
-loop that runs, somebody else who holds the storage), Django's own way is taken.
+loop that runs, somebody else who holds the storage, a tracing library that has put its own in place), the usual way is
+taken.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 from threading import local
+from types import FunctionType
 from typing import Any
 
+import django
 from asgiref.local import Local
 from django.core.cache import CacheHandler, caches
 from django.core.signals import request_finished, request_started
@@ -33,6 +37,7 @@ _VALUES = (
     ("django.utils.translation.trans_real", "_active"),
     ("django.utils.timezone", "_active"),
 )
+_DJANGO = os.path.join(os.path.dirname(django.__file__), "")
 # Of a `OneValue` that has none.
 _NONE = object()
 
@@ -40,11 +45,15 @@ _NONE = object()
 def take() -> None:
     """In this process, from now on."""
     for signal in (request_started, request_finished):
-        if type(signal) is Signal and hasattr(signal, "_live_receivers") and hasattr(signal, "_dead_receivers"):
+        if (
+            _is_djangos(signal, "send")
+            and _is_djangos(signal, "_live_receivers")
+            and hasattr(signal, "_dead_receivers")
+        ):
             signal.send = _send(signal)  # type: ignore[method-assign]
-    if type(connections) is ConnectionHandler:
+    if type(connections) is ConnectionHandler and _is_djangos(connections, "all"):
         connections.all = _all_connections(connections)  # type: ignore[method-assign]
-    if type(caches) is CacheHandler:
+    if type(caches) is CacheHandler and _is_djangos(caches, "all"):
         caches.all = _all_caches(caches)  # type: ignore[method-assign]
     # Since Python 3.14 a thread may begin with its maker's variables, which asgiref's storage hides from it.
     if not getattr(sys.flags, "thread_inherit_context", False):
@@ -56,6 +65,15 @@ def take() -> None:
                 names[name] = OneValue(name, names[name])
 
 
+def _is_djangos(owner: object, name: str) -> bool:
+    """Whether that method is Django's own."""
+    function = getattr(type(owner), name, None)
+    # By its code: a wrapper may call itself what it likes.
+    return (
+        name not in vars(owner) and type(function) is FunctionType and function.__code__.co_filename.startswith(_DJANGO)
+    )
+
+
 def _references(names: dict[str, Any], name: str) -> int:
     """To what `names` has under that name; how many a call makes of its own, versions of Python do not agree on."""
     return sys.getrefcount(names[name])
@@ -63,12 +81,15 @@ def _references(names: dict[str, Any], name: str) -> int:
 
 def _send(signal: Any) -> Callable[..., Any]:
     """`signal.send`, for one sender."""
-    usual = partial(Signal.send, signal)
+    usual, look_up = Signal.send, Signal._live_receivers
     # For whom, what there was to be looked up, and what was found: weak, as Django holds it. Replaced as one.
     known: tuple[Any, list[Any], list[Callable[[], Any]]] = (signal, [], [])
 
     def send(sender: Any, **named: Any) -> Any:
         nonlocal known
+        # A tracing library may come at any time, and put its own in place of Django's.
+        if Signal.send is not usual or Signal._live_receivers is not look_up:
+            return Signal.send(signal, sender, **named)
         known_sender, looked_up, found = known
         if sender is not known_sender or signal.receivers != looked_up or signal._dead_receivers:
             looked_up = list(signal.receivers)
@@ -76,9 +97,9 @@ def _send(signal: Any) -> Callable[..., Any]:
             try:
                 found = [_weakly(receiver) for receiver in receivers]
             except TypeError:
-                return usual(sender, **named)
-            if coroutines:
-                return usual(sender, **named)
+                found = []
+            if coroutines or len(found) != len(receivers):
+                return Signal.send(signal, sender, **named)
             known = (sender, looked_up, found)
         receivers = [receiver for reference in found if (receiver := reference()) is not None]
         return [(receiver, receiver(signal=signal, sender=sender, **named)) for receiver in receivers]

@@ -15,6 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.core.cache import caches
 from django.core.signals import request_finished, request_started
 from django.db import connections
+from django.dispatch import Signal
 from django.urls import base as urls
 from django.utils import timezone
 from django.utils.translation import trans_real
@@ -182,6 +183,53 @@ def test_coroutines_hear_behind_the_others(told: list[Any]) -> None:
     assert [name for name, *_ in told] == ["other", "waited", "other"]
 
 
+def trace(monkeypatch: pytest.MonkeyPatch, told: list[Any], name: str) -> None:
+    """As tracing libraries do it: each receiver in a wrapper of the moment, or each sending."""
+    original = getattr(Signal, name)
+
+    def traced(self: Signal, sender: Any, **named: Any) -> Any:
+        if name == "send":
+            told.append(("traced",))
+            return original(self, sender, **named)
+
+        def wrapped(receiver: Any) -> Any:
+            def wrapper(**named: Any) -> Any:
+                told.append(("traced",))
+                return receiver(**named)
+
+            return wrapper if getattr(receiver, "__func__", None) is Receiver.receive else receiver
+
+        receivers, coroutines = original(self, sender)
+        return [wrapped(receiver) for receiver in receivers], coroutines
+
+    monkeypatch.setattr(Signal, name, traced)
+
+
+@pytest.mark.parametrize("name", ["send", "_live_receivers"])
+def test_who_traces_signals_later_does_so(told: list[Any], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    receiver = Receiver(told, "one")
+    request_started.connect(receiver.receive)
+    send()
+    trace(monkeypatch, told, name)
+    send()
+    send()
+    assert [name for name, *_ in told] == ["one", *["traced", "one"] * 2]
+
+
+@pytest.mark.parametrize("name", ["send", "_live_receivers"])
+def test_who_traces_signals_already_goes_on(told: list[Any], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    ours = "send" in vars(request_started)
+    vars(request_started).pop("send", None)
+    trace(monkeypatch, told, name)
+    if ours:
+        shortcuts.take()
+    receiver = Receiver(told, "one")
+    request_started.connect(receiver.receive)
+    send()
+    send()
+    assert [name for name, *_ in told] == ["traced", "one"] * 2
+
+
 def test_connections_are_those_of_this_thread(two: list[Any]) -> None:
     assert connections.all(initialized_only=True) == []
     # In the order of the settings, whatever came first.
@@ -286,8 +334,6 @@ def test_a_storage_that_somebody_has_is_left_to_them() -> None:
     shortcuts.take()
     assert urls._prefixes is has
     assert isinstance(urls._urlconfs, shortcuts.OneValue)
-    for owner, name in ((request_started, "send"), (request_finished, "send"), (connections, "all"), (caches, "all")):
-        vars(owner).pop(name)
 
 
 @contextmanager
