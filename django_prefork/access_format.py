@@ -82,12 +82,12 @@ def _iso_time(second: int) -> tuple[str, str]:
 # Each field of a format: how % writes it, and where it comes from, as the source of a function of `answer`.
 FIELDS: dict[str, tuple[str, str]] = {
     "time": ("%s", "apache_time(int(answer.time))"),
-    "peer": ("%s", "_said_again(answer.peer)"),
-    "method": ("%s", "_said_again(answer.method)"),
+    "peer": ("%s", "_escape_again(answer.peer or '-')"),
+    "method": ("%s", "_escape_again(answer.method or '-')"),
     "target": ("%s", "_said(answer.target)"),
     "path": ("%s", "_said(answer.target.partition('?')[0])"),
     "query": ("%s", "_said(answer.target.partition('?')[2])"),
-    "protocol": ("%s", "_said_again(answer.protocol)"),
+    "protocol": ("%s", "_escape_again(answer.protocol or '-')"),
     "status": ("%d", "answer.status"),
     "length": ("%d", "answer.length"),
     "duration": ("%.6f", "answer.duration"),
