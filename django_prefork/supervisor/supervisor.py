@@ -10,14 +10,15 @@ import sys
 import time
 from typing import Any
 
-from django_prefork import ends, inheritance
-from django_prefork.scoreboard import Reading, Scoreboard
+from django_prefork import inheritance
+from django_prefork.scoreboard import Scoreboard
 from django_prefork.supervisor import state
 from django_prefork.supervisor.changes import Changes
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
-from django_prefork.supervisor.system import alive, how, kill, parent, remove_pid_file, remove_socket, say
+from django_prefork.supervisor.system import how, kill, remove_pid_file, remove_socket, say
 from django_prefork.supervisor.terminal import Terminal
+from django_prefork.supervisor.workers import Workers
 
 # A new Arbiter after one that was lost comes at once; one that keeps failing, ever more slowly (seconds).
 BACKOFF = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -43,6 +44,7 @@ class Supervisor:
     def __init__(self, words: dict[str, Any]) -> None:
         self.command: dict[str, Any] = words["command"]
         self.board = Scoreboard(words["board"])
+        self.workers = Workers(self.board)
         #: Descriptors of the queues by which workers hand connections over: only kept, for later generations.
         self.queues: list[list[int]] = words["queues"]
         self.pid_file: dict[str, Any] | None = words["pid_file"]
@@ -186,7 +188,7 @@ class Supervisor:
             self.stop_deadline = time.monotonic() + PATIENCE
             for generation in self.generations:
                 if generation.pid is None:
-                    self._kill_workers(generation)
+                    self.workers.kill(generation)
         for generation in self.generations:
             if generation.pid is None:
                 generation.retire()
@@ -513,12 +515,12 @@ class Supervisor:
                     self._arbiter_ended(generation, status)
                     break
             else:
-                self._orphan_ended(pid, status)
+                self.workers.ended(pid, status)
         self._bury()
 
     def _bury(self) -> None:
         for generation in list(self.generations):
-            if generation.pid is None and generation.life is None and not self._workers_of(generation):
+            if generation.pid is None and generation.life is None and not self.workers.of(generation):
                 self.board.bury(generation.number)
                 generation.close()
                 self.generations.remove(generation)
@@ -556,17 +558,6 @@ class Supervisor:
             else:
                 self._start_again(f"the arbiter {name} {ended}: its workers serve on")
 
-    def _orphan_ended(self, pid: int, status: int) -> None:
-        for reading in self.board.occupied():
-            if reading.pid == pid:
-                self.board.free(reading.slot)
-                name = f"worker={reading.slot} gen={reading.generation} pid={pid}"
-                text = how(status) if status else "gone"
-                say("ERROR" if status else "INFO", f"{name} {text}")
-                meant = status == 0 and self.board.released(reading.generation)
-                reason = "reload" if meant else ends.reason_of(status)
-                ends.note(self.board, reading.slot, reading.generation, pid, reason, text)
-
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
     def _boot_deadline(self, generation: Generation) -> float | None:
@@ -601,7 +592,7 @@ class Supervisor:
             retire = self._retire_deadline(generation)
             if retire is not None and now >= retire:
                 generation.retired_at = now  # again only after as long
-                self._kill_workers(generation)
+                self.workers.kill(generation)
                 generation.signal(signal.SIGKILL)
         if self.stop_deadline is not None and now >= self.stop_deadline:
             self.stop_deadline = now + PATIENCE
@@ -609,28 +600,7 @@ class Supervisor:
                 if generation.pid is not None:
                     say("ERROR", f"the arbiter {generation.name} has not left: killed")
                     generation.signal(signal.SIGKILL)
-                self._kill_workers(generation)
-
-    def _kill_workers(self, generation: Generation) -> None:
-        for reading in self._workers_of(generation):
-            name = f"worker={reading.slot} gen={reading.generation} pid={reading.pid}"
-            if reading.request:
-                name += f" serving {reading.request!r} for {time.monotonic() - reading.since:.1f} s"
-            say("ERROR", f"{name} has not left: killed")
-            # The workers wrote that number, and they are less than we are.
-            if parent(reading.pid) in (None, os.getpid(), generation.pid):
-                kill(reading.pid)
-
-    def _workers_of(self, generation: Generation) -> list[Reading]:
-        found = []
-        for reading in self.board.occupied():
-            if reading.generation != generation.number:
-                continue
-            if generation.pid is None and not alive(reading.pid):
-                self.board.free(reading.slot)  # not our child here (macOS), or it ended between two looks
-            else:
-                found.append(reading)
-        return found
+                self.workers.kill(generation)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
