@@ -18,10 +18,11 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
-from threading import local
+from threading import get_ident, local
 from types import FunctionType
 from typing import Any
 
+import asgiref.local
 import django
 from asgiref.local import Local
 from django.core.cache import CacheHandler, caches
@@ -38,8 +39,8 @@ _VALUES = (
     ("django.utils.timezone", "_active"),
 )
 _DJANGO = os.path.join(os.path.dirname(django.__file__), "")
-# Of a `OneValue` that has none.
-_NONE = object()
+# What asgiref keeps in its context variable: which thread it belongs to, and the data. Since 3.12.
+_Storage: Any = getattr(asgiref.local, "_Storage", None)
 
 
 def take() -> None:
@@ -55,8 +56,7 @@ def take() -> None:
         connections.all = _all_connections(connections)  # type: ignore[method-assign]
     if type(caches) is CacheHandler and _is_djangos(caches, "all"):
         caches.all = _all_caches(caches)  # type: ignore[method-assign]
-    # Since Python 3.14 a thread may begin with its maker's variables, which asgiref's storage hides from it.
-    if not getattr(sys.flags, "thread_inherit_context", False):
+    if getattr(_Storage, "__slots__", None) == ("thread_id", "data"):
         alone = _references({"": Local()}, "")
         for module, name in _VALUES:
             names = vars(sys.modules[module]) if module in sys.modules else {}
@@ -148,12 +148,16 @@ def _all_caches(handler: Any) -> Callable[..., Any]:
 
 
 class OneValue:
-    """As an `asgiref.local.Local` of which nothing but the attribute `value` is used. Begins with what `old` has."""
+    """As an `asgiref.local.Local` of which nothing but the attribute `value` is used. Begins with what `old` has.
+
+    It has its storage: a thread may begin with a copy of another's variables (`asyncio.to_thread`), and sees nothing of
+    what is that one's, unless asgiref itself takes it along, which it does with storages that it knows.
+    """
 
     __slots__ = ("_get", "_set")
 
     def __init__(self, name: str, old: Local) -> None:
-        variable: ContextVar[Any] = ContextVar(name, default=_NONE)
+        variable: ContextVar[Any] = ContextVar(name, default=None)
         # Not the variable's own attributes at each use: 2 x 30 ns.
         self._get, self._set = variable.get, variable.set
         if hasattr(old, "value"):
@@ -161,17 +165,21 @@ class OneValue:
 
     @property
     def value(self) -> Any:
-        value = self._get()
-        if value is _NONE:
+        storage = self._get()
+        if storage is None or storage.thread_id != get_ident():
             raise AttributeError("value")
-        return value
+        return storage.data
 
     @value.setter
     def value(self, value: Any) -> None:
-        self._set(value)
+        storage = self._get()
+        # From one request to the next it mostly stays the same.
+        if storage is None or storage.data is not value or storage.thread_id != get_ident():
+            self._set(_Storage(get_ident(), value))
 
     @value.deleter
     def value(self) -> None:
-        if self._get() is _NONE:
+        storage = self._get()
+        if storage is None or storage.thread_id != get_ident():
             raise AttributeError("value")
-        self._set(_NONE)
+        self._set(None)

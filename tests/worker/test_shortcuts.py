@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 from collections.abc import Iterator
@@ -326,6 +327,34 @@ def test_what_was_set_is_this_task_s_and_goes_along_to_what_it_calls() -> None:
         "after its thread": "of its thread",
     }
     assert urls.get_urlconf() == "of its thread"
+    urls.set_urlconf(None)
+
+
+def test_a_thread_that_was_given_a_copy_of_the_context_has_its_own_all_the_same() -> None:
+    """Other variables go along: `asyncio.to_thread` and tracing libraries see to that."""
+    seen: dict[str, Any] = {}
+
+    def look() -> tuple[str | None, bool]:
+        before = urls.get_urlconf()
+        urls.set_urlconf("its")
+        kept = urls.get_urlconf() == "its"
+        urls.set_urlconf(None)
+        urls.set_urlconf(None)
+        return before, kept and urls.get_urlconf() is None
+
+    async def ask() -> None:
+        seen["to_thread"] = await asyncio.to_thread(look)
+        await sync_to_async(urls.set_urlconf)(urls.get_urlconf())
+        seen["task"] = urls.get_urlconf()
+
+    urls.set_urlconf("mine")
+    thread = threading.Thread(target=lambda: seen.update(thread=context.run(look)))
+    context = contextvars.copy_context()
+    thread.start()
+    thread.join()
+    async_to_sync(ask)()
+    assert seen == {"thread": (None, True), "to_thread": (None, True), "task": "mine"}
+    assert urls.get_urlconf() == "mine"
     urls.set_urlconf(None)
 
 
