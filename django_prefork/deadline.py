@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from django_prefork import process
-from django_prefork.row import Row
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,13 +50,23 @@ def timeout(seconds: float | None) -> Callable[[Callable[P, R]], Callable[P, R]]
     return decorate
 
 
+class Watched(Protocol):
+    """What is known of the running request to whoever sends the signal: in a worker its row on the scoreboard."""
+
+    def since(self) -> float:
+        """When it began, or last came forward (monotonic seconds)."""
+
+    def limit(self, seconds: float) -> None:
+        """It has that one now; 0: none."""
+
+
 class Clock:
     """Of one worker: how long the running request may take.
 
     `usual` is the option `timeout`, 0 for none. `nudge` makes the Arbiter look, when a limit may come before it would.
     """
 
-    def __init__(self, row: Row, usual: float, nudge: Callable[[], None]) -> None:
+    def __init__(self, row: Watched, usual: float, nudge: Callable[[], None]) -> None:
         self._row = row
         self._usual = usual
         self._nudge = nudge
@@ -73,6 +82,11 @@ class Clock:
         """Be the one that `extend` and `timeout` mean, in this process."""
         global _clock
         _clock = self
+
+    def put_away(self) -> None:
+        """From here on nobody's in this process."""
+        global _clock
+        _clock = None
 
     def set_limit(self, seconds: float) -> None:
         self.limit = seconds

@@ -15,6 +15,7 @@ from django.conf import global_settings, settings
 from django.urls import URLResolver, get_resolver
 from django.utils import translation
 
+from django_prefork.arbiter.patience import Patience, TookTooLong
 from django_prefork.config import Config
 from django_prefork.http.environ import complete, template
 from django_prefork.http.parser import Limits, RequestParser
@@ -85,9 +86,13 @@ def warm(application: Application, config: Config, phases: Phases) -> list[str]:
                 failed.append(name)
     if config.warmup:
         with phases("warm-up"):
-            client = _Client(application, config)
+            client, patience = _Client(application, config), Patience(config)
             for item in config.warmup:
-                if _failed(item, partial(client.ask if item.startswith("/") else _call, item)):
+                if item.startswith("/"):
+                    do = partial(patience.with_path, item, partial(client.ask, item))
+                else:
+                    do = partial(patience.with_function, item, partial(_call, item))
+                if _failed(item, do):
                     failed.append(item)
     return failed
 
@@ -108,6 +113,8 @@ def _failed(name: str, do: Callable[[], None]) -> bool:
         do()
     except _Answer as answer:
         logger.error("warm-up of %s failed: it was answered with status %d", name, answer.status)
+    except TookTooLong as error:
+        logger.error("warm-up of %s failed: it took longer than %g s", name, error.limit)
     except (Exception, SystemExit):
         logger.exception("warm-up of %s failed", name)
     else:

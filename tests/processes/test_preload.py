@@ -9,8 +9,10 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+import pytest
 
 from django_prefork.worker import prefault
 from tests.harness import PATIENCE, Server, eventually
@@ -63,6 +65,89 @@ def test_what_fails_to_warm_up_is_named_and_keeps_nobody_from_serving() -> None:
     with Server("--check", *options, bind=None, application="warm.application", errors=errors) as server:
         assert server.wait() == 1
         assert server.count("The warm-up failed") == 1
+
+
+@pytest.mark.parametrize("path", ["/slow/?s=3600", "/spin/", "/catastrophe/", "/endless", "/stubborn/?give_up=2"])
+def test_a_path_that_does_not_end_is_ended_and_the_server_serves(path: str) -> None:
+    with Server(
+        *("--workers", "1", "--warmup", f"{path},/", "--timeout", "0.5"),
+        application="warm.application",
+        errors="warm-up of /|Internal Server Error|the application failed",
+    ) as server:
+        server.ready()
+        assert server.count(rf"\[ERROR\] warm-up of {re.escape(path)} failed: it took longer than 0\.5 s$") == 1
+        assert server.count(r"\[ERROR\] warm-up of") == 1
+        assert server.count(rf"^asked {server.arbiter()} http localhost /$") == 1
+        assert server.get("/")[0] == 200
+        # What the Arbiter had for it is not the workers' to stumble over.
+        assert server.get("/short/?s=0")[0] == 200
+
+
+def test_a_view_s_own_limit_holds_in_the_warm_up() -> None:
+    errors = "warm-up of /short/|Internal Server Error"
+    options = ("--workers", "1", "--warmup", "/endless/?s=1,/patient/?more=30&s=1,/short/?s=3600", "--timeout", "0.5")
+    with Server(*options, application="warm.application", errors=errors) as server:
+        server.ready()
+        assert server.count(r"\[ERROR\] warm-up of /short/\?s=3600 failed: it took longer than 0\.3 s$") == 1
+
+
+def test_without_a_timeout_a_start_has_one() -> None:
+    options = ("--workers", "1", "--warmup", "/spin/", "--timeout", "0", "--boot-timeout", "0.5")
+    with Server(*options, application="warm.application", errors="warm-up of /spin|Internal|not ready after") as server:
+        server.wait_for(r"\[ERROR\] warm-up of /spin/ failed: it took longer than 0\.5 s$")
+
+
+@pytest.mark.parametrize("path", ["/stubborn/", "/locked", "/locked?lock"])
+def test_a_path_that_nothing_can_end_ends_the_start(path: str, tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    lock.touch()
+    options = ("--warmup", path, "--timeout", "0.3", "--timeout-grace", "0.3")
+    environment = {"TEST_LOCK": str(lock)}
+    errors = "does not end|exited with status 1"
+    with Server(
+        "--workers", "1", *options, application="warm.application", environment=environment, errors=errors
+    ) as server:
+        assert server.wait() == 1
+        if path == "/locked?lock":  # nobody can say it, but that it stood there
+            assert server.count(r"^Timeout \(") == 1 and server.count(r'warm\.py", line \d+ in application') == 1
+        else:
+            says = f"warm-up of {path} does not end, not even by an exception: this start does"
+            assert server.count(rf"\[ERROR\] {says}$") == 1
+        assert server.count(r"\[ERROR\] the arbiter gen=1 pid=\d+ exited with status 1 before it was ready$") == 1
+    with Server(
+        "--check", *options, bind=None, application="warm.application", environment=environment, errors=errors
+    ) as server:
+        assert server.wait() == 1
+
+
+def test_a_reload_that_does_not_end_leaves_the_old_code(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with Server(
+        *("--workers", "1", "--warmup", "/locked", "--timeout", "0.3", "--timeout-grace", "0.3"),
+        application="warm.application",
+        environment={"TEST_LOCK": str(lock)},
+        errors="warm-up of /locked|reload failed",
+    ) as server:
+        server.wait_for("warm-up of /locked failed: it was answered with status 404")
+        server.ready()
+        lock.touch()
+        server.kill(signal.SIGHUP)
+        server.wait_for(r"\[ERROR\] warm-up of /locked does not end")
+        server.wait_for(r"\[ERROR\] reload failed, gen=2 exited with status 1: the old code serves on")
+        assert server.get("/")[0] == 200
+
+
+def test_a_function_that_takes_long_is_named() -> None:
+    with Server(
+        *("--workers", "1", "--warmup", "tests.site.warm.drag", "--timeout", "0.1", "--boot-timeout", "1"),
+        application="warm.application",
+        environment={"TEST_DRAG": "3.5"},
+        errors="not ready after",
+    ) as server:
+        says = r"warm-up of tests\.site\.warm\.drag still runs after \d\.\d s: nobody is served before it ends$"
+        server.wait_for(rf"\[WARNING\] {says}")
+        server.wait_for(r"arbiter gen=1 pid=\d+ ready")
+        assert server.count(says) == 1 and server.count("warm-up of") == 1
 
 
 def test_an_urlconf_that_does_not_import_is_found_before_the_first_fork() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.conf import settings
@@ -23,7 +25,28 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     os.write(2, ("asked " + " ".join(map(str, words)) + "\n").encode())
     if environ["PATH_INFO"] == "/exits":
         raise SystemExit(3)
+    if environ["PATH_INFO"] == "/endless":
+        start_response("200 OK", [])
+        return endless()
+    # While there is a file of that name.
+    if environ["PATH_INFO"] == "/locked" and os.path.exists(os.environ.get("TEST_LOCK", "")):
+        # No signal ends that, and with PyDLL no other thread of Python's runs meanwhile.
+        library = (ctypes.PyDLL if environ["QUERY_STRING"] else ctypes.CDLL)(None)
+        mutex = ctypes.create_string_buffer(64)
+        while True:
+            library.pthread_mutex_lock(mutex)
     return django(environ, start_response)
+
+
+def endless() -> Iterator[bytes]:
+    while True:
+        time.sleep(0.001)  # prefork: ok
+        yield b"piece"
+
+
+def drag() -> None:
+    if os.environ.get("TEST_DRAG"):
+        time.sleep(float(os.environ["TEST_DRAG"]))  # prefork: ok
 
 
 def fill() -> None:
