@@ -372,15 +372,22 @@ def trans_real_override(language: str) -> Iterator[None]:
     trans_real.deactivate()
 
 
+@pytest.fixture(autouse=True)
+def no_connection() -> Iterator[None]:
+    """What an earlier test has left would be asked whether it is too old, which this one must not."""
+    kept = {alias: connections[alias] for alias in connections if hasattr(connections._connections, alias)}
+    for alias in kept:
+        del connections[alias]
+    yield
+    for alias, connection in kept.items():
+        connections[alias] = connection
+
+
 @pytest.fixture
-def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """No connection is there, and two could be."""
+def two(monkeypatch: pytest.MonkeyPatch, no_connection: None) -> Iterator[list[Any]]:
+    """Two could be there."""
     settings = {"default": connections.settings["default"], "other": connections.settings["default"]}
     monkeypatch.setitem(vars(connections), "settings", settings)
-    opened = [alias for alias in settings if hasattr(connections._connections, alias)]
-    kept = {alias: connections[alias] for alias in opened}
-    for alias in opened:
-        del connections[alias]
     try:
         yield list(settings)
     finally:
@@ -388,8 +395,6 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             if hasattr(connections._connections, alias):
                 connections[alias].close()
                 del connections[alias]
-        for alias, connection in kept.items():
-            connections[alias] = connection
 
 
 @pytest.fixture(autouse=True)
