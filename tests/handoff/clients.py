@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import socket
-import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
-from tests.harness import PATIENCE, Server
+from tests.harness import Server
 
 
 class Kept:
@@ -23,7 +23,10 @@ class Kept:
         self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
     def read(self) -> dict[str, Any]:
+        """One answer; ConnectionResetError if the connection ends instead."""
         status = self._file.readline()
+        if not status:
+            raise ConnectionResetError
         assert status.startswith(b"HTTP/1.1 200"), status
         length = 0
         while (line := self._file.readline()) not in (b"\r\n", b""):
@@ -42,6 +45,31 @@ class Kept:
         self.sock.close()
 
 
+class Busy(NamedTuple):
+    """A server of which every worker is at a request, and connections that were served before."""
+
+    server: Server
+    kept: list[Kept]
+    blockers: list[Kept]
+
+
+@contextlib.contextmanager
+def all_busy(seconds: float, *, kept: int = 10, workers: int = 2, errors: str = "") -> Iterator[Busy]:
+    """`seconds` is how long each of the blockers' requests takes: what is sent meanwhile has to wait."""
+    with Server("--workers", str(workers), application="work", errors=errors).ready() as server:
+        server.full_strength(workers)
+        busy = Busy(server, [Kept(server) for _ in range(kept)], [])
+        for one in busy.kept:
+            one.get("/pid")
+        for _ in range(workers):
+            busy.blockers.append(Kept(server))
+            busy.blockers[-1].send(f"/sleep?s={seconds}")
+        server.wait_for("sleeping", times=workers)
+        yield busy
+        for one in (*busy.kept, *busy.blockers):
+            one.close()
+
+
 class Beside:
     """Fast requests, one every 50 ms on each of `count` connections, beside slow ones without pause on one."""
 
@@ -49,23 +77,12 @@ class Beside:
         self.latencies: list[float] = []
         self.slow_answers = 0
         self._until = time.monotonic() + seconds
-        self._failures: list[BaseException] = []
         kept = [Kept(server) for _ in range(count)]
-        runs: list[Callable[[], None]] = [lambda one=one, at=at: self._fast(one, at) for at, one in enumerate(kept)]
-        runs.append(lambda: self._slowly(Kept(server), slow))
-        threads = [threading.Thread(target=self._guarded, args=(run,)) for run in runs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE)
-        if self._failures:
-            raise self._failures[0]
-
-    def _guarded(self, run: Callable[[], None]) -> None:
-        try:
-            run()
-        except BaseException as error:
-            self._failures.append(error)
+        with ThreadPoolExecutor(count + 1) as pool:
+            runs = [pool.submit(self._fast, one, at) for at, one in enumerate(kept)]
+            runs.append(pool.submit(self._slowly, Kept(server), slow))
+        for run in runs:
+            run.result()
 
     def _fast(self, kept: Kept, at: int) -> None:
         due = time.monotonic() + at * 0.005
@@ -83,14 +100,3 @@ class Beside:
 
     def percentile(self, share: float) -> float:
         return sorted(self.latencies)[int(len(self.latencies) * share)]
-
-
-def unread(sock: socket.socket) -> bool:
-    """Whether something is there to be read."""
-    sock.setblocking(False)
-    try:
-        return bool(sock.recv(1, socket.MSG_PEEK))
-    except BlockingIOError:
-        return False
-    finally:
-        sock.setblocking(True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.handoff.clients import Kept
+from tests.handoff.clients import Kept, all_busy
 from tests.harness import PATIENCE, Server, eventually, read_answer
 
 #: What the kernel's clock may be off by (seconds): its steps, and the moment before and after.
@@ -36,31 +36,20 @@ def test_a_request_that_did_not_wait_says_so() -> None:
         kept.close()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_new_kept_and_pipelined_requests_know_how_long_they_waited(workers: str) -> None:
-    with Server("--workers", workers, application="work").ready() as server:
-        server.full_strength(int(workers))
-        kept = [Kept(server) for _ in range(2)]
-        for one in kept:
-            one.get("/pid")
-        blockers = [Kept(server) for _ in range(int(workers))]
-        for one in blockers:
-            one.send("/sleep?s=0.6")
-        server.wait_for("sleeping", times=int(workers))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_new_kept_and_pipelined_requests_know_how_long_they_waited(workers: int) -> None:
+    with all_busy(0.6, kept=1, workers=workers) as (server, (kept,), (pipelining, *_)):
         began = time.monotonic()
-        kept[0].send("/pid")
-        pipelining = blockers[0]
+        kept.send("/pid")
         pipelining.send("/pid")
         new = fresh(server, "/pid")
         answers = {
-            "kept": kept[0].read()["waited"],
+            "kept": kept.read()["waited"],
             "new": waited(new),
             "pipelined": (pipelining.read(), pipelining.read()["waited"])[1],
         }
         most = time.monotonic() - began
         new.close()
-        for one in (*kept, *blockers):
-            one.close()
         for name, seconds in answers.items():
             assert 0.6 - 0.25 < seconds <= most + STEP, (name, answers)
 

@@ -16,7 +16,8 @@ from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker import handoff
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.handoff import Queues
-from tests.handoff.clients import Kept
+from tests.faults.tools import died
+from tests.handoff.clients import Kept, all_busy
 from tests.harness import Server, eventually
 from tests.wire.tools import needs_tool
 from tests.worker.host import Host
@@ -170,20 +171,13 @@ def test_a_worker_at_its_descriptor_limit_leaves_the_queue_to_others() -> None:
             server.wait_for("sleeping", times=times)
             for one in kept[1:]:
                 one.send("/pid")
-            assert all(one.read() for one in kept)
+            for one in kept:
+                one.read()
 
 
 def test_what_waits_in_the_queue_is_answered_when_the_server_stops() -> None:
     """Closing a queue would reset what is inside: the last worker empties it."""
-    with Server("--workers", "2", application="work").ready() as server:
-        server.full_strength(2)
-        kept = [Kept(server) for _ in range(10)]
-        for one in kept:
-            one.get("/pid")
-        blockers = [Kept(server) for _ in range(2)]
-        for one in blockers:
-            one.send("/sleep?s=0.8")
-        server.wait_for("sleeping", times=2)
+    with all_busy(0.8) as (server, kept, blockers):
         for number, one in enumerate(kept):
             one.send(f"/pid?id={number}")
         new = [Kept(server) for _ in range(5)]
@@ -192,7 +186,8 @@ def test_what_waits_in_the_queue_is_answered_when_the_server_stops() -> None:
         server.kill(signal.SIGTERM)
         assert [one.read()["id"] for one in kept] == [str(number) for number in range(10)]
         assert {one.read()["id"] for one in new} == {"new"}
-        assert all(one.read() for one in blockers)
+        for one in blockers:
+            one.read()
         assert server.wait() == 0
 
 
@@ -211,25 +206,21 @@ def test_a_thousand_idle_connections_outlive_their_worker() -> None:
 
 
 def test_a_sibling_that_dies_with_a_message_in_hand_costs_that_connection_and_no_other() -> None:
-    with Server("--workers", "2", application="work", errors="SIGKILL").ready() as server:
-        server.full_strength(2)
-        kept = [Kept(server) for _ in range(10)]
-        for one in kept:
-            one.get("/pid")
-        blockers = [Kept(server) for _ in range(2)]
-        for one in blockers:
-            one.send("/sleep?s=2")
-        server.wait_for("sleeping", times=2)
+    with all_busy(2, errors="SIGKILL") as (server, kept, blockers):
         for one in kept:
             one.send("/pid")
         # All of them wait in the queue now, or are about to: the death of one worker leaves them to the other.
         pids = server.workers()
         eventually(lambda: all(not at_home(pid, kept) for pid in pids), "they have been given away")
+        (lost,), (other,) = (at_home(pid, blockers) for pid in pids)
         server.kill(signal.SIGKILL, pids[0])
-        assert all(one.read()["pid"] != pids[0] for one in kept)
+        for one in kept:
+            assert one.read()["pid"] != pids[0]
+        assert died(lost.sock)
+        assert other.read()["pid"] == pids[1]
 
 
-def at_home(pid: int, kept: list[Kept]) -> list[Any]:
-    """Which of these connections a process holds."""
-    ports = {one.sock.getsockname()[1] for one in kept}
-    return [one for one in psutil.Process(pid).net_connections() if one.raddr and one.raddr.port in ports]
+def at_home(pid: int, clients: list[Kept]) -> list[Kept]:
+    """Those of the clients whose connections a process holds."""
+    held = {connection.raddr.port for connection in psutil.Process(pid).net_connections() if connection.raddr}
+    return [one for one in clients if one.sock.getsockname()[1] in held]
