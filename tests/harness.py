@@ -116,7 +116,11 @@ class Server:
     # -- processes -----------------------------------------------------------------------------------------------------
 
     def ready(self, generation: int = 1) -> Server:
-        self.wait_for(rf"arbiter gen={generation} pid=\d+ ready")
+        try:
+            self.wait_for(rf"arbiter gen={generation} pid=\d+ ready")
+        except BaseException as error:
+            self.__exit__(type(error))  # `with Server().ready()` has not begun yet
+            raise
         return self
 
     @property
