@@ -61,6 +61,7 @@ class Service:
         self._queue_timeout = config.queue_timeout or math.inf
         self._tells_timing = config.server_timing
         self._given_up = 0  # requests that were not served since it was last said
+        self._last_wait = 0.0  # of the last one of them (seconds)
         self._say_so_at = 0.0
         self._requests = 0
         self._expires_after = self._lifetime()
@@ -156,17 +157,25 @@ class Service:
         if self._access_log is not None:
             self._log(client, request, response.status, response.sent, 0.0)
         self._given_up += 1
-        now = time.monotonic()
-        if now >= self._say_so_at:
-            self._say_so_at = now + 1.0
-            logger.warning(
-                "requests waited longer than queue_timeout %g s: %d answered with 503, the last one after %.1f s",
-                self._queue_timeout,
-                self._given_up,
-                request.fields[QUEUE_TIME],
-            )
-            self._given_up = 0
+        self._last_wait = request.fields[QUEUE_TIME]
+        self.tell_given_up(time.monotonic())
         return response.keep_alive
+
+    def tell_given_up(self, now: float) -> None:
+        """Of requests that were answered with 503, if there were any; not before a second after the last time.
+
+        To be called now and then, or the last ones of a burst would wait for the next; `now` is monotonic seconds.
+        """
+        if not self._given_up or now < self._say_so_at:
+            return
+        self._say_so_at = now + 1.0
+        logger.warning(
+            "requests waited longer than queue_timeout %g s: %d answered with 503, the last one after %.1f s",
+            self._queue_timeout,
+            self._given_up,
+            self._last_wait,
+        )
+        self._given_up = 0
 
     def progressed(self) -> None:
         """A streaming response produced a piece, or its client took one: the time limit begins anew."""

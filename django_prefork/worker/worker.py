@@ -206,6 +206,7 @@ class Worker:
     def _chores(self) -> None:
         """Between requests, once a second at most."""
         self.row.look_around(sum(1 for connection in self.connections if not connection.idle))
+        self.service.tell_given_up(self.loop.now)
         if self._examines:
             self._examine()
         if self._protects:
@@ -426,6 +427,7 @@ class Worker:
     def exit(self, status: int = 0) -> None:
         """Leave the process: close what the project opened, let it flush, and end. Never returns."""
         try:
+            self.service.tell_given_up(FOREVER)
             signals.emit(signals.worker_exiting, slot=self.slot, generation=self.generation, reason=self.leaving)
             process.close_databases(pools=True)
             logger.info("%s leaves: %s", self.name, self.leaving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 import time
@@ -66,6 +67,24 @@ def test_a_trusted_proxy_says_when_the_request_came_to_it() -> None:
     untrusted = f"X-Request-Start: t={time.time() - 10:.3f}\r\n"
     with Server("--workers", "1", application="work").ready() as server, fresh(server, "/pid", untrusted) as sock:
         assert waited(sock) < 1.0
+
+
+@pytest.mark.parametrize("stops", [False, True], ids=["goes on", "stops"])
+def test_of_all_who_waited_too_long_is_told_soon(stops: bool) -> None:
+    with Server("--workers", "1", "--queue-timeout", "200ms", application="work").ready() as server:
+        blocker = fresh(server, "/sleep?s=1.5")
+        server.wait_for("sleeping")
+        late = [fresh(server, "/pid") for _ in range(10)]
+        assert [read_answer(sock)[0] for sock in (blocker, *late)] == [200] + [503] * 10
+        if stops:
+            assert server.stop() == 0
+
+        def told() -> int:
+            lines = [re.search(r"queue_timeout 0.2 s: (\d+) answered with 503", line) for line in list(server.lines)]
+            return sum(int(found[1]) for found in lines if found)
+
+        # Nobody asks any more.
+        eventually(lambda: told() == 10, "all of them are in the log", 5.0)
 
 
 def test_who_waited_longer_than_queue_timeout_is_told_to_come_again(tmp_path: Path) -> None:
