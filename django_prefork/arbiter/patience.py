@@ -107,6 +107,7 @@ class Patience:
 
     @contextmanager
     def _watched(self, name: str) -> Iterator[None]:
+        pid = os.getpid()
         self._began = time.monotonic()
         over = threading.Event()
         thread = threading.Thread(target=self._watch, args=(name, over), name="prefork-warmup", daemon=True)
@@ -119,6 +120,8 @@ class Patience:
         try:
             yield
         finally:
+            if os.getpid() != pid:
+                os._exit(1)  # a child that the application forked must not come back to be another Arbiter
             over.set()
             thread.join()  # nothing may run beside a fork
 

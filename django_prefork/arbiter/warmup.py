@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,12 +100,15 @@ def warm(application: Application, config: Config, phases: Phases) -> list[str]:
 
 def ask_again(application: Application, config: Config, paths: list[str]) -> None:
     """What the warm-up asked with success. What fails now is nobody's loss."""
+    pid = os.getpid()
     client = _Client(application, config)
     for path in paths:
         try:
             client.ask(path)
         except (Exception, SystemExit):
             logger.debug("rehearsal of %s failed", path, exc_info=True)
+        if os.getpid() != pid:
+            os._exit(1)  # the application has forked
 
 
 def _failed(name: str, do: Callable[[], None]) -> bool:

@@ -150,6 +150,16 @@ def test_a_function_that_takes_long_is_named() -> None:
         assert server.count(says) == 1 and server.count("warm-up of") == 1
 
 
+def test_a_child_that_the_warm_up_forks_does_not_come_back_to_serve() -> None:
+    # The harness sees to it that nobody is left.
+    options = ("--workers", "1", "--warmup", "/?fork,tests.site.warm.fork,/")
+    with Server(*options, application="warm.application") as server:
+        server.ready()
+        assert server.count(rf"^asked {server.arbiter()} http localhost /$") == 1
+        assert server.count("^asked .* /$") == (2 if prefault.available() else 1)
+        assert server.count("ready: 1 workers") == 1
+
+
 def test_an_urlconf_that_does_not_import_is_found_before_the_first_fork() -> None:
     environment = {"TEST_URLCONF": "tests.site.nowhere"}
     with Server(

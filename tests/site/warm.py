@@ -25,6 +25,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     os.write(2, ("asked " + " ".join(map(str, words)) + "\n").encode())
     if environ["PATH_INFO"] == "/exits":
         raise SystemExit(3)
+    if environ["QUERY_STRING"] == "fork":
+        os.fork()
     if environ["PATH_INFO"] == "/endless":
         start_response("200 OK", [])
         return endless()
@@ -47,6 +49,10 @@ def endless() -> Iterator[bytes]:
 def drag() -> None:
     if os.environ.get("TEST_DRAG"):
         time.sleep(float(os.environ["TEST_DRAG"]))  # prefork: ok
+
+
+def fork() -> None:
+    os.fork()
 
 
 def fill() -> None:
