@@ -16,7 +16,8 @@ from django_prefork.supervisor import state
 from django_prefork.supervisor.changes import Changes
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
-from django_prefork.supervisor.system import how, kill, remove_pid_file, remove_socket, say
+from django_prefork.supervisor.place import Place
+from django_prefork.supervisor.system import how, kill, say
 from django_prefork.supervisor.terminal import Terminal
 from django_prefork.supervisor.workers import Workers
 
@@ -45,11 +46,8 @@ class Supervisor:
         self.command: dict[str, Any] = words["command"]
         self.board = Scoreboard(words["board"])
         self.workers = Workers(self.board)
-        #: Descriptors of the queues by which workers hand connections over: only kept, for later generations.
-        self.queues: list[list[int]] = words["queues"]
-        self.pid_file: dict[str, Any] | None = words["pid_file"]
-        #: Listeners and limits, as the newest generation that was ready has them.
-        self.place: dict[str, Any] = words["place"]
+        #: As the newest generation that was ready has it.
+        self.place = Place(words["place"], words["queues"], words["pid_file"])
         #: In the order they were started; the last one is the newest.
         self.generations = [Generation.of(item) for item in words["generations"]]
         #: Numbers are never used again: the scoreboard says by them who was let go.
@@ -97,8 +95,8 @@ class Supervisor:
             self._look_for_changes()
             self._begin()
             self._end_what_stays()
-        self._clean_up()
-        if not self.place["brief"]:
+        self.place.clean_up()
+        if not self.place.brief:
             say("INFO", f"stopped, exit status {self.status}")
         return self.status
 
@@ -164,23 +162,23 @@ class Supervisor:
 
     def stop(self, reason: str) -> None:
         """Gracefully, after `drain_delay`; a second time without that, and then at once."""
-        if not self.board.draining and self.place["drain_delay"]:
+        if not self.board.draining and self.place.drain_delay:
             # Not ready any more, and closing after each answer, but accepting: a load balancer notices late.
             self.board.drain()
-            say("INFO", f"{reason}: draining for {self.place['drain_delay']:g} s")
+            say("INFO", f"{reason}: draining for {self.place.drain_delay:g} s")
             self.notifier.stopping()
-            self.drain_until = time.monotonic() + self.place["drain_delay"]
+            self.drain_until = time.monotonic() + self.place.drain_delay
             self.next_start = None
             self.reload_wanted = False
             return
         first = self.stop_deadline is None
         if first:
             self.drain_until = None
-            if not self.place["brief"]:
+            if not self.place.brief:
                 say("INFO", f"{reason}: stopping")
             self.notifier.stopping()
             self.board.stop()
-            self.stop_deadline = time.monotonic() + self.place["graceful_timeout"] + PATIENCE
+            self.stop_deadline = time.monotonic() + self.place.graceful_timeout + PATIENCE
             self.next_start = None
             self.reload_wanted = False
         else:
@@ -248,22 +246,19 @@ class Supervisor:
 
     def _words(self) -> dict[str, Any]:
         """For the next image of this process."""
-        descriptors = [self.board.fd, *(fd for queue in self.queues for fd in queue)]
-        descriptors += [item["fd"] for item in self.place["listeners"]]
+        descriptors = [self.board.fd, *self.place.descriptors()]
         for generation in self.generations:
             descriptors.append(generation.control.fileno())
             if generation.life is not None:
                 descriptors.append(generation.life)
-        if self.pid_file is not None:
-            descriptors.append(self.pid_file["fd"])
         if self.changes is not None:
             descriptors.append(self.changes.fd)
         return {
             "command": self.command,
             "board": self.board.fd,
-            "queues": self.queues,
-            "pid_file": self.pid_file,
-            "place": self.place,
+            "queues": self.place.queues,
+            "pid_file": self.place.pid_file,
+            "place": self.place.words,
             "generations": [generation.words() for generation in self.generations],
             "environment": self.notifier.environment,
             "last_number": self.last_number,
@@ -305,8 +300,8 @@ class Supervisor:
                 number,
                 self.command,
                 self.board.fd,
-                self.queues,
-                self.place["listeners"],
+                self.place.queues,
+                self.place.listeners,
                 None if self.changes is None else self.changes.fd,
                 is_first=not self.ever_healthy,
             )
@@ -317,7 +312,7 @@ class Supervisor:
         self.generations.append(generation)
         self.last_number = number
         self.notifier.reloading()
-        if not self.place["brief"]:
+        if not self.place.brief:
             say("INFO", f"{generation.name} started")
 
     def _start_again(self, why: str, at_least: float = 0.0) -> None:
@@ -437,33 +432,14 @@ class Supervisor:
         generation.stage = Stage.SERVING
         self.ever_healthy = True
         self.failures = 0
-        if generation.place is not None:
-            self._take_over(generation)
+        self.place.take_over(generation)
         for older in self._older(generation):
             if older.life is not None:
-                if not self.place["brief"]:
+                if not self.place.brief:
                     say("INFO", f"gen={older.number} retires: gen={generation.number} is ready")
                 self.board.retire(older.number)
                 older.retire()
         self.notifier.ready(generation.number)
-
-    def _take_over(self, generation: Generation) -> None:
-        """Keep the listeners that the new generation made, and let go those that it does not want."""
-        assert generation.place is not None
-        place, generation.place = generation.place, None
-        fresh = iter(generation.given)
-        for item in place["listeners"]:
-            if item["new"]:
-                item["fd"] = next(fresh)
-                item["new"] = False
-        generation.given = []
-        kept = {item["fd"] for item in place["listeners"]}
-        for item in self.place["listeners"]:
-            if item["fd"] not in kept:
-                say("INFO", f"no longer listening on {item['bind']}")
-                remove_socket(item)
-                os.close(item["fd"])
-        self.place = place
 
     def _fail(self, generation: Generation, why: str) -> None:
         """The new code does not boot: end it, give the old generation its strength back, say why, and nothing else."""
@@ -485,11 +461,7 @@ class Supervisor:
     def _end(self, generation: Generation) -> None:
         """It boots, and is not wanted any more."""
         generation.stage = Stage.FAILED
-        if generation.place is not None:
-            for fd, item in zip(generation.given, (i for i in generation.place["listeners"] if i["new"]), strict=False):
-                remove_socket(item)
-                os.close(fd)
-            generation.given = []
+        self.place.turn_down(generation)
         if not generation.has_booted:
             generation.signal(signal.SIGTERM)
         self.board.fail(generation.number)
@@ -565,15 +537,14 @@ class Supervisor:
         if generation.stage is not Stage.BOOTING or generation.pid is None or generation.number == 1:
             return None
         # Behind the Arbiter's own limit for a worker, which names the worker.
-        limit: float = self.place["boot_timeout"]
-        return generation.progress + limit + PATIENCE
+        return generation.progress + self.place.boot_timeout + PATIENCE
 
     def _retire_deadline(self, generation: Generation) -> float | None:
         if generation.retired_at is None or self.stop_deadline is not None:
             return None
         if generation.stage is Stage.FAILED and not generation.has_booted:
             return generation.retired_at + PATIENCE
-        limit: float = self.place["retire_timeout"]
+        limit = self.place.retire_timeout
         return generation.retired_at + limit + PATIENCE if limit else None
 
     def _end_what_stays(self) -> None:
@@ -586,7 +557,7 @@ class Supervisor:
         for generation in self.generations:
             boot = self._boot_deadline(generation)
             if boot is not None and now >= boot:
-                self._fail(generation, f"was not ready after {self.place['boot_timeout']:g} s")
+                self._fail(generation, f"was not ready after {self.place.boot_timeout:g} s")
                 if not any(older.pid is not None for older in self._older(generation)):
                     self._start_again_unless_watched()
             retire = self._retire_deadline(generation)
@@ -606,13 +577,6 @@ class Supervisor:
 
     def _finished(self) -> bool:
         return self.stop_deadline is not None and not self.generations
-
-    def _clean_up(self) -> None:
-        """Unlink what is ours, and only while it is: somebody may have put a file of the same name there since."""
-        for item in self.place["listeners"]:
-            remove_socket(item)
-        if self.pid_file is not None:
-            remove_pid_file(self.pid_file)
 
 
 def _note(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Small things between the Supervisor and the system: processes, files, and what it says."""
+"""Small things between the Supervisor and the system: processes, and what it says."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import os
 import select
 import signal
 import time
-from typing import Any
-
-from django_prefork import socket_file
 
 
 def how(status: int) -> str:
@@ -39,27 +36,6 @@ def alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def remove_socket(listener: dict[str, Any]) -> None:
-    """Its file, before the socket is closed."""
-    if listener["own"] and listener["path"]:
-        try:
-            socket_file.remove(listener["path"], tuple(listener["inode"]))
-        except OSError as error:
-            say("WARNING", f"cannot remove {listener['path']}: {error.strerror}")
-
-
-def remove_pid_file(pid_file: dict[str, Any]) -> None:
-    """While we hold its lock, nobody else makes one in its place; unless somebody has taken it away."""
-    try:
-        status = os.lstat(pid_file["path"])
-        if [status.st_dev, status.st_ino] == pid_file["inode"]:
-            os.unlink(pid_file["path"])
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        say("WARNING", f"cannot remove {pid_file['path']}: {error.strerror}")
 
 
 def say(level: str, text: str) -> None:

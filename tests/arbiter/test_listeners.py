@@ -24,7 +24,7 @@ import sys, time
 from django_prefork.arbiter.launch import LaunchError, _give_back, _lock_pid_file
 from django_prefork.arbiter.listeners import ListenError, listen
 from django_prefork.config import Bind
-from django_prefork.supervisor.system import remove_pid_file
+from django_prefork.supervisor.place import remove_pid_file
 
 class PidFile:
     def __init__(self, path):
