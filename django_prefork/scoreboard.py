@@ -181,7 +181,8 @@ class Scoreboard:
         return self.words[H_STOPPING] != 0
 
     def drain(self) -> None:
-        self.words[H_STOPPING] = _DRAINING
+        """Does not take back a stop, which somebody may not have heard of when asking for this."""
+        self.words[H_STOPPING] = max(_DRAINING, self.words[H_STOPPING])
 
     def stop(self) -> None:
         self.words[H_STOPPING] = _STOPPING

@@ -206,6 +206,14 @@ def test_the_header_says_whether_to_stop_or_to_retire(board: Scoreboard) -> None
     assert (board.stopping, board.retired) == (True, 2)
 
 
+def test_a_drain_does_not_take_back_a_stop(board: Scoreboard) -> None:
+    board.drain()
+    assert (board.draining, board.stopping) == (True, False)
+    board.stop()
+    board.drain()
+    assert (board.draining, board.stopping) == (True, True)
+
+
 def test_another_process_sees_the_same(board: Scoreboard) -> None:
     slot = board.claim(1, 0.0)
 
