@@ -12,13 +12,13 @@ from typing import Any
 
 from django_prefork import inheritance
 from django_prefork.scoreboard import Scoreboard
-from django_prefork.supervisor import state
 from django_prefork.supervisor.changes import Changes
 from django_prefork.supervisor.generation import Generation, Stage
 from django_prefork.supervisor.notify import Notifier
 from django_prefork.supervisor.place import Place
-from django_prefork.supervisor.system import how, kill, say
+from django_prefork.supervisor.system import how, say
 from django_prefork.supervisor.terminal import Terminal
+from django_prefork.supervisor.upgrade import Upgrade
 from django_prefork.supervisor.workers import Workers
 
 # A new Arbiter after one that was lost comes at once; one that keeps failing, ever more slowly (seconds).
@@ -44,6 +44,7 @@ class Supervisor:
 
     def __init__(self, words: dict[str, Any]) -> None:
         self.command: dict[str, Any] = words["command"]
+        self.next_image = Upgrade(self.command["executable"])
         self.board = Scoreboard(words["board"])
         self.workers = Workers(self.board)
         #: As the newest generation that was ready has it.
@@ -68,8 +69,6 @@ class Supervisor:
         #: With `--reload`: what is looked at here while no generation serves.
         self.changes = Changes(words["watched"]) if words["watched"] is not None else None
         self._last_said = ""
-        self._probe: int | None = None
-        self._probe_deadline = 0.0
         if self.changes is not None:
             self.changes.begin(words.get("began"))
 
@@ -120,11 +119,15 @@ class Supervisor:
         for generation in self.generations:
             for fd in generation.descriptors():
                 poll.register(fd, select.POLLIN)
-        deadlines = [self.drain_until, self.stop_deadline, self.next_start, self.notifier.next]
+        deadlines = [
+            self.drain_until,
+            self.stop_deadline,
+            self.next_start,
+            self.notifier.next,
+            self.next_image.deadline,
+        ]
         deadlines += [self._boot_deadline(generation) for generation in self.generations]
         deadlines += [self._retire_deadline(generation) for generation in self.generations]
-        if self._probe is not None:
-            deadlines.append(self._probe_deadline)
         if self.changes is not None and self._nobody_watches():
             deadlines.append(self.changes.next)
         known = [deadline for deadline in deadlines if deadline is not None]
@@ -208,24 +211,14 @@ class Supervisor:
 
     def upgrade(self) -> None:
         """This process itself anew, with the interpreter and the django-prefork that are there now; then a reload."""
-        if self.stop_deadline is not None or self._probe is not None or not self.ever_healthy:
+        if self.stop_deadline is not None or self.next_image.pid is not None or not self.ever_healthy:
             say("INFO", "SIGUSR2: not now")
-            return
-        try:
-            self._probe = state.probe(self.command["executable"], self._words())
-            self._probe_deadline = time.monotonic() + state.PROBE_SECONDS
-        except OSError as error:
-            say("ERROR", f"SIGUSR2: cannot try the new interpreter ({error.strerror}): all stays as it is")
+        else:
+            self.next_image.probe(self._words())
 
-    def _probed(self, status: int) -> None:
-        self._probe = None
-        executable = self.command["executable"]
-        if status:
-            say("ERROR", f"SIGUSR2: {executable} cannot take over ({how(status)}): all stays as it is")
-            return
-        if self.stop_deadline is not None:
-            return
-        say("INFO", f"SIGUSR2: {executable} takes over")
+    def _take_over(self) -> None:
+        """By the next image of this process, which has been tried."""
+        say("INFO", f"SIGUSR2: {self.next_image.executable} takes over")
         # A generation that boots would not find us again: it is ended, and the reload behind this starts it anew.
         if (booting := self._booting()) is not None:
             say("INFO", f"{booting.name} is started anew after the upgrade")
@@ -237,12 +230,7 @@ class Supervisor:
                 self.board.forget(booting.number)
             self._bury()
         self.reload_wanted = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            state.become(executable, self._words())
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            say("ERROR", f"SIGUSR2: cannot execute {executable} ({error.strerror}): all stays as it is")
+        self.next_image.become(self._words())
 
     def _words(self) -> dict[str, Any]:
         """For the next image of this process."""
@@ -479,8 +467,9 @@ class Supervisor:
             if pid == 0:
                 break
             status = os.waitstatus_to_exitcode(code)
-            if pid == self._probe:
-                self._probed(status)
+            if pid == self.next_image.pid:
+                if self.next_image.worked(status) and self.stop_deadline is None:
+                    self._take_over()
                 continue
             for generation in self.generations:
                 if generation.pid == pid:
@@ -551,9 +540,7 @@ class Supervisor:
         now = time.monotonic()
         if self.drain_until is not None and now >= self.drain_until:
             self.stop("drained")
-        if self._probe is not None and now >= self._probe_deadline:
-            self._probe_deadline = now + PATIENCE
-            kill(self._probe)
+        self.next_image.end_what_stays(now)
         for generation in self.generations:
             boot = self._boot_deadline(generation)
             if boot is not None and now >= boot:
