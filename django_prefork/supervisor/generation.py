@@ -13,6 +13,8 @@ from typing import Any
 
 from django_prefork import inheritance
 
+# How much longer than an Arbiter itself the Supervisor waits for it, in seconds: the Arbiter names what it kills.
+PATIENCE = 1.0
 # What a generation says while it boots is kept this far (bytes): a traceback of any depth.
 BOOT_OUTPUT = 256 * 1024
 
