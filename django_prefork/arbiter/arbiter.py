@@ -25,6 +25,7 @@ from django_prefork.arbiter.nursery import CannotFork, Nursery
 from django_prefork.arbiter.pages import Pages, PageTalk
 from django_prefork.arbiter.reloading import Reloading
 from django_prefork.arbiter.stacks import Stacks
+from django_prefork.arbiter.superior import Superior
 from django_prefork.arbiter.watch import NAP, Watch
 from django_prefork.config import Config
 from django_prefork.layout import SLOTS
@@ -83,15 +84,14 @@ class Arbiter:
         self.desk = Desk([listener for listener in listeners if listener.role != SERVE], self._greet)
         self.board = board
         self.generation = generation
-        self.life = life
-        self.control = control
+        self.superior = Superior(life, control)
         self.access_log = access_log
         self.queues = queues or []
         self.target = config.workers
         self.children = Children()
         self.watch = Watch(config, board, self.children)
         self.stacks = Stacks(board, self.children)
-        self.steering = Control(board, self.listeners, self.stacks, self._tell)
+        self.steering = Control(board, self.listeners, self.stacks, self.superior.tell)
         self.chronicle = Chronicle(board, generation, self.children)
         audit = audit or Audit()
         audit.ours = self.desk.descriptors
@@ -135,7 +135,6 @@ class Arbiter:
         status.attach(self.board, self.listeners)
         living = {era.number for era in self.board.eras()}
         multiprocess.be_arbiter(self.generation, living, self.board.supervisor)
-        os.set_blocking(self.control, False)
         while not (self.leaving and not self.children):
             if self.reloading is not None and not self.leaving:
                 self.reloading.manage()
@@ -187,10 +186,8 @@ class Arbiter:
         """Sleep until `planned` (monotonic), or something happens."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
-        if self.life >= 0:
-            poll.register(self.life, select.POLLIN)
-        if self.control >= 0:
-            poll.register(self.control, select.POLLIN)
+        for fd in self.superior.descriptors():
+            poll.register(fd, select.POLLIN)
         if self.reloading is not None:
             poll.register(self.reloading.fd, select.POLLIN)
         for child in self.children:
@@ -206,7 +203,7 @@ class Arbiter:
             self._credit(self._woke - began)
         self._handle_signals()
         self._obey()
-        if self.life >= 0 and _ended(self.life):
+        if self.superior.has_ended():
             self.life_ended()
         self.desk.serve(ready)
         self._look_for_changes()
@@ -234,16 +231,16 @@ class Arbiter:
     # order. What a terminal sends to all processes of its group (INT, QUIT, WINCH, TTIN, TTOU) it has heard itself.
 
     def handle_term(self) -> None:
-        if self.life < 0:
+        if self.superior.life < 0:
             self.stop("SIGTERM")
         else:
-            self._tell("stop SIGTERM")
+            self.superior.tell("stop SIGTERM")
 
     def handle_hup(self) -> None:
-        self._tell("reload")
+        self.superior.tell("reload")
 
     def handle_usr2(self) -> None:
-        self._tell("upgrade")
+        self.superior.tell("upgrade")
 
     def handle_usr1(self) -> None:
         self.reopen()
@@ -258,8 +255,6 @@ class Arbiter:
 
     def life_ended(self) -> None:
         """The generation's pipe was closed: a retirement, or the Supervisor is gone."""
-        os.close(self.life)
-        self.life = -1
         if self._stopping:
             return
         if self.board.stopping:
@@ -298,18 +293,7 @@ class Arbiter:
 
     def _obey(self) -> None:
         """What the Supervisor says, word by word."""
-        if self.control < 0:
-            return
-        try:
-            words = os.read(self.control, 4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            words = b""
-        if not words:  # it is gone: its pipe says so as well
-            os.close(self.control)
-            self.control = -1
-        for word in words.split():
+        for word in self.superior.words():
             name, _, number = word.partition(b":")
             handler = self._orders.get(word)
             if handler is not None:
@@ -389,7 +373,7 @@ class Arbiter:
             return
         handled, others = self.reloading.look()
         for words in others:
-            self._tell(f"changed {words}")
+            self.superior.tell(f"changed {words}")
         if handled:
             logger.info("%s changed: workers are forked anew", ", ".join(map(inheritance.short, handled)))
             self.reloading.begin_edition(handled)
@@ -401,19 +385,13 @@ class Arbiter:
     def close_all(self) -> None:
         """In a child that is no worker: what is none of its business."""
         self._forget_ours()
-        os.close(self.life)
+        os.close(self.superior.life)
         for child in self.children:
             child.close()
         for listener in self.listeners:
             listener.close()
         for fd in (fd for queue in self.queues for fd in queue):
             os.close(fd)
-
-    def _tell(self, words: str) -> None:
-        try:
-            os.write(self.control, words.encode() + b"\n")
-        except OSError:
-            pass  # the Supervisor is gone: its pipe says so
 
     # -- workers: as many as there should be ---------------------------------------------------------------------------
 
@@ -423,12 +401,12 @@ class Arbiter:
             return
         if not self.ready and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) >= self.target:
             self.ready = True
-            self._tell("ready")
+            self.superior.tell("ready")
             logger.info("arbiter gen=%d pid=%d ready: %d workers", self.generation, os.getpid(), self.target)
             signals.emit(signals.server_ready, workers=self.target)
         if self._renewing and len(self.children.at(Stage.SERVING)) >= self.target:
             self._renewing = False
-            self._tell("renewed")
+            self.superior.tell("renewed")
         # Not before it is ready: what waits for that would wait for ever.
         target = 0 if self._winched and self.ready else max(0, self.target - self._yielded)
         expiring = self.children.at(Stage.EXPIRING)
@@ -452,7 +430,7 @@ class Arbiter:
     def spawn(self) -> bool:
         """Fork one worker; whether that worked."""
         try:
-            child = self.nursery.fork(self.children, self.life, self._forget_ours)
+            child = self.nursery.fork(self.children, self.superior.life, self._forget_ours)
         except CannotFork as error:
             self._failed_start(str(error))
             return False
@@ -462,9 +440,9 @@ class Arbiter:
 
     def _forget_ours(self) -> None:
         """In a worker: a copy of these would keep the Arbiter's end, or a visitor's, from being noticed."""
-        for fd in (self._wakeup, self._wakeup_write, self.control):
-            if fd >= 0:
-                os.close(fd)
+        for fd in (self._wakeup, self._wakeup_write):
+            os.close(fd)
+        self.superior.forget()
         self.desk.close()
         if self.reloading is not None:
             self.reloading.forget()
@@ -501,17 +479,17 @@ class Arbiter:
             self._served = True
             self._last_traceback = ""
             if not self.ready:
-                self._tell("worker")
+                self.superior.tell("worker")
         elif word == "expire" and child.stage is Stage.SERVING:
             child.stage = Stage.EXPIRING
             child.why = rest
             logger.info("%s asks for a successor: %s", child.name, rest)
         elif word == "stacks" and rest.isdecimal():
             if not self.stacks.ask(int(rest), time.monotonic()):
-                self._tell(f"stacks {rest}")
+                self.superior.tell(f"stacks {rest}")
         elif word == "reload":
             logger.info("%s asks for a reload%s", child.name, rest and f": {rest}")
-            self._tell("reload")
+            self.superior.tell("reload")
         elif word == "failed":
             text = rest.replace("\v", "\n")
             if text != self._last_traceback:  # once, not at every try
@@ -583,7 +561,7 @@ class Arbiter:
         if not self.ready and self._failures >= policy.GIVE_UP:
             if self.generation > 1:
                 # The old code serves: the Supervisor lets us go, and that one have its strength back.
-                self._tell(f"failed {self._failures} workers of it in a row did not start")
+                self.superior.tell(f"failed {self._failures} workers of it in a row did not start")
                 self._next_start = now + policy.BACKOFF_MOST
                 return
             if not self._served:
@@ -600,12 +578,6 @@ class Arbiter:
 
 def _note(number: int, frame: object) -> None:
     """The wake-up descriptor has the signal already."""
-
-
-def _ended(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _how(status: int) -> str:
