@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import select
 import signal
 import socket
@@ -26,6 +25,7 @@ from django_prefork.arbiter.pages import Pages, PageTalk
 from django_prefork.arbiter.reloading import Reloading
 from django_prefork.arbiter.stacks import Stacks
 from django_prefork.arbiter.superior import Superior
+from django_prefork.arbiter.throttle import Throttle
 from django_prefork.arbiter.watch import NAP, Watch
 from django_prefork.config import Config
 from django_prefork.layout import SLOTS
@@ -121,9 +121,7 @@ class Arbiter:
         #: When it last came back from waiting, or looked at the clock since.
         self._woke = time.monotonic()
         self._out_of_memory = OutOfMemory()
-        self._failures = 0
-        self._spared_at = -policy.SPARED_EVERY
-        self._next_start = 0.0
+        self._throttle = Throttle()
         self._last_traceback = ""
         self.reloading = None if reloading is None else reloading(self)
 
@@ -180,7 +178,8 @@ class Arbiter:
                 self.watch.kill_all(self.leaving, logging.INFO if wanted else logging.ERROR)
                 self.deadline = time.monotonic() + NAP
             return min(again, self.deadline)
-        return min(again, self._next_start) if self._next_start > time.monotonic() else again
+        next_start = self._throttle.next_start
+        return min(again, next_start) if next_start > time.monotonic() else again
 
     def _wait(self, planned: float) -> None:
         """Sleep until `planned` (monotonic), or something happens."""
@@ -324,8 +323,7 @@ class Arbiter:
     def order_renew(self) -> None:
         """For tests (`test/server.py`): workers that know what was loaded, and nothing that came since."""
         self._renewing = True
-        self._failures = 0
-        self._next_start = 0.0
+        self._throttle.forgive()
         for child in self.children:
             self._tell_to_leave(child, "reload", "a test begins")
 
@@ -377,8 +375,7 @@ class Arbiter:
         if handled:
             logger.info("%s changed: workers are forked anew", ", ".join(map(inheritance.short, handled)))
             self.reloading.begin_edition(handled)
-            self._failures = 0
-            self._next_start = 0.0
+            self._throttle.forgive()
             for child in self.children:
                 self._tell_to_leave(child, "reload", "a file has changed")
 
@@ -424,7 +421,7 @@ class Arbiter:
             beside = self.generation > 1 and self.reloading is None
             if beside and not self.ready and self.children.at(Stage.BOOTING):
                 break  # beside an older generation, one at a time: there is memory for one more, not for twice as many
-            if time.monotonic() < self._next_start or not self.spawn():
+            if time.monotonic() < self._throttle.next_start or not self.spawn():
                 break
 
     def spawn(self) -> bool:
@@ -432,7 +429,7 @@ class Arbiter:
         try:
             child = self.nursery.fork(self.children, self.superior.life, self._forget_ours)
         except CannotFork as error:
-            self._failed_start(str(error))
+            logger.error("%s; the next worker starts in %.1f s", error, self._throttle.could_not_fork())
             return False
         self._out_of_memory.look()  # what was before its time is not its
         self.children.add(child)
@@ -446,12 +443,6 @@ class Arbiter:
         self.desk.close()
         if self.reloading is not None:
             self.reloading.forget()
-
-    def _failed_start(self, why: str) -> None:
-        self._failures += 1
-        delay = policy.backoff(self._failures, random.random())
-        self._next_start = time.monotonic() + delay
-        logger.error("%s; the next worker starts in %.1f s", why, delay)
 
     def _tell_to_leave(self, child: Child, reason: str, why: str | None) -> None:
         if child.stage in (Stage.LEAVING, Stage.DOOMED):
@@ -546,34 +537,22 @@ class Arbiter:
             self._back_off(child, status)
 
     def _back_off(self, child: Child, status: int) -> None:
-        now = time.monotonic()
-        if now - child.born >= policy.SETTLED:
-            self._failures = 0
+        if not self._throttle.blames(child, status):
             return
-        if (
-            status == -signal.SIGKILL
-            and child.stage is not Stage.BOOTING
-            and now - self._spared_at >= policy.SPARED_EVERY
-        ):
-            self._spared_at = now
-            return
-        self._failures += 1
-        if not self.ready and self._failures >= policy.GIVE_UP:
+        failures = self._throttle.failures
+        if not self.ready and failures >= policy.GIVE_UP:
             if self.generation > 1:
                 # The old code serves: the Supervisor lets us go, and that one have its strength back.
-                self.superior.tell(f"failed {self._failures} workers of it in a row did not start")
-                self._next_start = now + policy.BACKOFF_MOST
+                self.superior.tell(f"failed {failures} workers of it in a row did not start")
+                self._throttle.pause()
                 return
             if not self._served:
                 # Nothing ever served: whoever started us must hear of it.
-                logger.error("%d workers in a row failed to start: giving up", self._failures)
+                logger.error("%d workers in a row failed to start: giving up", failures)
                 self.status = 1
                 self._leave("no worker could be started", 0.0)
                 return
-        delay = policy.backoff(self._failures, random.random())
-        if status == -signal.SIGKILL:
-            delay = min(delay, policy.BACKOFF_KILLED)
-        self._next_start = max(self._next_start, now + delay) if status != -signal.SIGKILL else now + delay
+        self._throttle.slow_down(status)
 
 
 def _note(number: int, frame: object) -> None:
