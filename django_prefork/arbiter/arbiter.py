@@ -15,26 +15,22 @@ from typing import Any, ClassVar
 from django_prefork import inheritance, multiprocess, signals, status
 from django_prefork.arbiter import policy
 from django_prefork.arbiter.audit import Audit
-from django_prefork.arbiter.children import Child, Children, Stage
+from django_prefork.arbiter.children import Children
 from django_prefork.arbiter.chronicle import Chronicle
 from django_prefork.arbiter.control import Control
+from django_prefork.arbiter.crew import Crew
 from django_prefork.arbiter.desk import Desk, Talk
 from django_prefork.arbiter.listeners import SERVE, STATUS, Listener
-from django_prefork.arbiter.nursery import CannotFork, Nursery
+from django_prefork.arbiter.nursery import Nursery
 from django_prefork.arbiter.pages import Pages, PageTalk
 from django_prefork.arbiter.reloading import Reloading
 from django_prefork.arbiter.stacks import Stacks
 from django_prefork.arbiter.superior import Superior
-from django_prefork.arbiter.throttle import Throttle
 from django_prefork.arbiter.watch import NAP, Watch
 from django_prefork.config import Config
-from django_prefork.layout import SLOTS
 from django_prefork.log import AccessLog
-from django_prefork.memory import OutOfMemory
-from django_prefork.report import quoted
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.scoreboard import Stage as EraStage
-from django_prefork.worker import handoff
 from django_prefork.worker.worker import LEAVE_SIGNAL
 
 logger = logging.getLogger("django_prefork")
@@ -87,7 +83,6 @@ class Arbiter:
         self.superior = Superior(life, control)
         self.access_log = access_log
         self.queues = queues or []
-        self.target = config.workers
         self.children = Children()
         self.watch = Watch(config, board, self.children)
         self.stacks = Stacks(board, self.children)
@@ -95,7 +90,7 @@ class Arbiter:
         self.chronicle = Chronicle(board, generation, self.children)
         audit = audit or Audit()
         audit.ours = self.desk.descriptors
-        self.nursery = Nursery(
+        nursery = Nursery(
             application,
             config,
             listeners=self.listeners,
@@ -106,24 +101,39 @@ class Arbiter:
             audit=audit,
             ranges=ranges,
         )
-        self.ready = False
-        self._served = False
+        self.crew = Crew(
+            config,
+            board=board,
+            generation=generation,
+            queues=self.queues,
+            children=self.children,
+            nursery=nursery,
+            superior=self.superior,
+            stacks=self.stacks,
+            chronicle=self.chronicle,
+            forget=self._forget_ours,
+            one_at_a_time=generation > 1 and reloading is None,
+        )
         self.status = 0
         #: Set when it stops or retires: when what is left is killed, and why it leaves.
         self.deadline: float | None = None
         self.leaving = ""
         self._stopping = False
-        self._winched = False
-        #: Workers are forked anew for a test, and whoever runs it waits for them.
-        self._renewing = False
-        #: How many workers gave way to those of a newer generation that boots.
-        self._yielded = 0
         #: When it last came back from waiting, or looked at the clock since.
         self._woke = time.monotonic()
-        self._out_of_memory = OutOfMemory()
-        self._throttle = Throttle()
-        self._last_traceback = ""
         self.reloading = None if reloading is None else reloading(self)
+        #: What the Supervisor may say, word by word.
+        self._orders: dict[bytes, Callable[[], None]] = {
+            b"stop": self.order_stop,
+            b"quick": self.order_quick,
+            b"yield": self.crew.give_way,
+            b"restore": self.crew.restore,
+            b"renew": self.order_renew,
+            b"more": self.crew.more,
+            b"fewer": self.crew.fewer,
+            b"none": self.crew.none,
+            b"reopen": self.reopen,
+        }
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -134,13 +144,17 @@ class Arbiter:
         living = {era.number for era in self.board.eras()}
         multiprocess.be_arbiter(self.generation, living, self.board.supervisor)
         while not (self.leaving and not self.children):
-            if self.reloading is not None and not self.leaving:
-                self.reloading.manage()
-            self.manage()
+            if not self.leaving:
+                if self.reloading is not None:
+                    self.reloading.manage()
+                self.crew.manage()
             planned = self._plan()
             self._wait(planned)
-            self._listen()
-            self.reap()
+            self.crew.listen()
+            self.crew.reap()
+            if self.crew.gave_up and not self.leaving:
+                self.status = 1
+                self._leave("no worker could be started", 0.0)
         for listener in self.listeners:
             listener.close()
         self.desk.close()
@@ -169,8 +183,8 @@ class Arbiter:
         self._credit(policy.lost_time(self._woke, now))
         self._woke = now
         again = min(self.watch.murder(), self.stacks.look(now), self.chronicle.look(now), self.desk.look(now))
-        stage = EraStage.LEAVING if self.leaving else EraStage.READY if self.ready else EraStage.BOOTING
-        self.chronicle.tell(stage, 0 if self._winched else self.target)
+        stage = EraStage.LEAVING if self.leaving else EraStage.READY if self.crew.ready else EraStage.BOOTING
+        self.chronicle.tell(stage, self.crew.size)
         if self.deadline is not None:
             if time.monotonic() >= self.deadline:
                 # Whoever saved a file wants the old code gone, streams and all: that is nothing to report.
@@ -178,7 +192,7 @@ class Arbiter:
                 self.watch.kill_all(self.leaving, logging.INFO if wanted else logging.ERROR)
                 self.deadline = time.monotonic() + NAP
             return min(again, self.deadline)
-        next_start = self._throttle.next_start
+        next_start = self.crew.next_start
         return min(again, next_start) if next_start > time.monotonic() else again
 
     def _wait(self, planned: float) -> None:
@@ -209,7 +223,7 @@ class Arbiter:
 
     def _takes_visitors(self) -> bool:
         """During a reload there are two Arbiters at one desk; the new one's turn is when it is ready."""
-        return self.generation == 1 or self.ready or len(self.board.eras()) < 2
+        return self.generation == 1 or self.crew.ready or len(self.board.eras()) < 2
 
     def _greet(self, listener: Listener, sock: socket.socket) -> Talk | None:
         return PageTalk(self.pages) if listener.role == STATUS else self.steering.greet(sock)
@@ -287,20 +301,19 @@ class Arbiter:
         if self.reloading is not None:
             self.reloading.end()
         signals.emit(signals.server_stopping, reason=why)
-        for child in self.children:
-            self._tell_to_leave(child, "stop" if self._stopping else "reload", None)
+        self.crew.dismiss("stop" if self._stopping else "reload", why)
 
     def _obey(self) -> None:
-        """What the Supervisor says, word by word."""
+        """What the Supervisor says; some of it with a number."""
         for word in self.superior.words():
             name, _, number = word.partition(b":")
             handler = self._orders.get(word)
             if handler is not None:
-                handler(self)
+                handler()
             elif name == b"stacks":  # of a worker that is another generation's, or ours
                 self.stacks.ask(int(number), time.monotonic())
             elif name == b"scale":
-                self.scale(int(number))
+                self.crew.scale(int(number))
 
     def order_stop(self) -> None:
         self.stop("the server stops")
@@ -310,41 +323,9 @@ class Arbiter:
         self.deadline = time.monotonic()
         logger.warning("stopping at once")
 
-    def order_yield(self) -> None:
-        """A newer generation's worker is ready: one of ours may go."""
-        self._yielded += 1
-
-    def order_restore(self) -> None:
-        """That generation has failed: all of ours are needed again."""
-        self._yielded = 0
-        #: When it last came back from waiting, or looked at the clock since.
-        self._woke = time.monotonic()
-
     def order_renew(self) -> None:
         """For tests (`test/server.py`): workers that know what was loaded, and nothing that came since."""
-        self._renewing = True
-        self._throttle.forgive()
-        for child in self.children:
-            self._tell_to_leave(child, "reload", "a test begins")
-
-    def order_more(self) -> None:
-        self._winched = False
-        self.target = min(self.target + 1, SLOTS // 2)
-        logger.info("SIGTTIN: %d workers", self.target)
-
-    def order_fewer(self) -> None:
-        self.target = max(1, self.target - 1)
-        logger.info("SIGTTOU: %d workers", self.target)
-
-    def scale(self, count: int) -> None:
-        self._winched = False
-        self.target = count
-        logger.info("scaled: %d workers", count)
-
-    def order_none(self) -> None:
-        """Retire all workers; the sockets stay open, and connections wait in them."""
-        self._winched = True
-        logger.info("SIGWINCH: all workers retire until SIGTTIN or SIGHUP")
+        self.crew.renew("a test begins", tell=True)
 
     def reopen(self) -> None:
         """Log files, here and in the workers, after they were renamed."""
@@ -353,18 +334,6 @@ class Arbiter:
         for child in self.children:
             child.kill(signal.SIGUSR1)
         logger.info("SIGUSR1: log files reopened")
-
-    _orders: ClassVar[dict[bytes, Callable[[Arbiter], None]]] = {
-        b"stop": order_stop,
-        b"quick": order_quick,
-        b"yield": order_yield,
-        b"restore": order_restore,
-        b"renew": order_renew,
-        b"more": order_more,
-        b"fewer": order_fewer,
-        b"none": order_none,
-        b"reopen": reopen,
-    }
 
     def _look_for_changes(self) -> None:
         if self.reloading is None or self.leaving:
@@ -375,65 +344,9 @@ class Arbiter:
         if handled:
             logger.info("%s changed: workers are forked anew", ", ".join(map(inheritance.short, handled)))
             self.reloading.begin_edition(handled)
-            self._throttle.forgive()
-            for child in self.children:
-                self._tell_to_leave(child, "reload", "a file has changed")
+            self.crew.renew("a file has changed")
 
-    def close_all(self) -> None:
-        """In a child that is no worker: what is none of its business."""
-        self._forget_ours()
-        os.close(self.superior.life)
-        for child in self.children:
-            child.close()
-        for listener in self.listeners:
-            listener.close()
-        for fd in (fd for queue in self.queues for fd in queue):
-            os.close(fd)
-
-    # -- workers: as many as there should be ---------------------------------------------------------------------------
-
-    def manage(self) -> None:
-        """Fork what is missing, retire what is too much."""
-        if self.leaving:
-            return
-        if not self.ready and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) >= self.target:
-            self.ready = True
-            self.superior.tell("ready")
-            logger.info("arbiter gen=%d pid=%d ready: %d workers", self.generation, os.getpid(), self.target)
-            signals.emit(signals.server_ready, workers=self.target)
-        if self._renewing and len(self.children.at(Stage.SERVING)) >= self.target:
-            self._renewing = False
-            self.superior.tell("renewed")
-        # Not before it is ready: what waits for that would wait for ever.
-        target = 0 if self._winched and self.ready else max(0, self.target - self._yielded)
-        expiring = self.children.at(Stage.EXPIRING)
-        if expiring and len(self.children.at(Stage.SERVING, Stage.EXPIRING)) > target:
-            # Its successor is ready. One at a time: the others serve on until theirs is.
-            self._tell_to_leave(expiring.pop(0), "expired", "expired")
-        wanted = target + (1 if expiring and target else 0)
-        staying = self.children.at(Stage.BOOTING, Stage.SERVING, Stage.EXPIRING)
-        for child in policy.surplus(staying, wanted):
-            if self._yielded:
-                self._tell_to_leave(child, "reload", "gives way to the new generation")
-            else:
-                self._tell_to_leave(child, "scale", "too many workers")
-        for _ in range(wanted - len(staying)):
-            beside = self.generation > 1 and self.reloading is None
-            if beside and not self.ready and self.children.at(Stage.BOOTING):
-                break  # beside an older generation, one at a time: there is memory for one more, not for twice as many
-            if time.monotonic() < self._throttle.next_start or not self.spawn():
-                break
-
-    def spawn(self) -> bool:
-        """Fork one worker; whether that worked."""
-        try:
-            child = self.nursery.fork(self.children, self.superior.life, self._forget_ours)
-        except CannotFork as error:
-            logger.error("%s; the next worker starts in %.1f s", error, self._throttle.could_not_fork())
-            return False
-        self._out_of_memory.look()  # what was before its time is not its
-        self.children.add(child)
-        return True
+    # -- in a child ----------------------------------------------------------------------------------------------------
 
     def _forget_ours(self) -> None:
         """In a worker: a copy of these would keep the Arbiter's end, or a visitor's, from being noticed."""
@@ -444,120 +357,17 @@ class Arbiter:
         if self.reloading is not None:
             self.reloading.forget()
 
-    def _tell_to_leave(self, child: Child, reason: str, why: str | None) -> None:
-        if child.stage in (Stage.LEAVING, Stage.DOOMED):
-            return
-        child.stage = Stage.LEAVING
-        self.board.tell_leaving(child.slot)
-        child.reason, child.why = reason, child.why or why or self.leaving
-        if why is not None:
-            logger.info("%s retires: %s", child.name, why)
-            if self.config.timeout:
-                child.leave_deadline = time.monotonic() + self.config.timeout + self.config.timeout_grace
-        child.kill(LEAVE_SIGNAL)
-
-    # -- workers: what they say, and their end -------------------------------------------------------------------------
-
-    def _listen(self) -> None:
+    def close_all(self) -> None:
+        """In one that is no worker: what is none of its business."""
+        self._forget_ours()
+        os.close(self.superior.life)
         for child in self.children:
-            for message in child.messages():
-                self._heard(child, message)
-
-    def _heard(self, child: Child, message: str) -> None:
-        word, _, rest = message.partition(" ")
-        if word == "ready" and child.stage is Stage.BOOTING:
-            child.stage = Stage.SERVING
-            self._served = True
-            self._last_traceback = ""
-            if not self.ready:
-                self.superior.tell("worker")
-        elif word == "expire" and child.stage is Stage.SERVING:
-            child.stage = Stage.EXPIRING
-            child.why = rest
-            logger.info("%s asks for a successor: %s", child.name, rest)
-        elif word == "stacks" and rest.isdecimal():
-            if not self.stacks.ask(int(rest), time.monotonic()):
-                self.superior.tell(f"stacks {rest}")
-        elif word == "reload":
-            logger.info("%s asks for a reload%s", child.name, rest and f": {rest}")
-            self.superior.tell("reload")
-        elif word == "failed":
-            text = rest.replace("\v", "\n")
-            if text != self._last_traceback:  # once, not at every try
-                self._last_traceback = text
-                logger.error("%s failed\n%s", child.name, text)
-
-    def reap(self) -> None:
-        """Bury the dead. Only known pids: what the project's code forked in this process is its own."""
-        for pid in self.children.pids():
-            try:
-                found, code = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                found, code = pid, 0  # somebody else has waited for it
-            if found:
-                child = self.children.remove(pid)
-                assert child is not None
-                for message in child.messages():
-                    self._heard(child, message)
-                self._bury(child, os.waitstatus_to_exitcode(code))
-
-    def _bury(self, child: Child, status: int) -> None:
-        reading = self.board.read(child.slot)
-        multiprocess.worker_ended(child.slot)  # while the slot is nobody else's
-        self.board.free(child.slot)
-        child.close()
-        expected = child.stage in (Stage.LEAVING, Stage.DOOMED)
-        name = child.name
-        expected_end = expected and status in (0, -signal.SIGKILL)
-        text = _how(status)
-        if expected_end:
-            logger.info("%s gone", name)
-        elif status == 0:
-            text = "gone of its own accord"
-            logger.info("%s gone of its own accord", name)
-        else:
-            served = f" while serving {quoted(reading.request)}" if reading.serves else ""
-            ago = self._out_of_memory.look() if status == -signal.SIGKILL else None
-            why = "" if ago is None else f"; the kernel has killed for lack of memory in the last {ago:.1f} s"
-            text = f"{text}{served}{why}"
-            logger.error("%s %s", name, text)
-        self.chronicle.ended(child, status, expected_end, text)
-        signals.emit(
-            signals.worker_died,
-            slot=child.slot,
-            generation=self.generation,
-            pid=child.pid,
-            status=status,
-            expected=expected,
-        )
-        if self.queues:
-            # The kernel may have woken it for a connection that it never took: another must look.
-            handoff.kick(self.queues[0][0])
-        if not expected:
-            self._back_off(child, status)
-
-    def _back_off(self, child: Child, status: int) -> None:
-        if not self._throttle.blames(child, status):
-            return
-        failures = self._throttle.failures
-        if not self.ready and failures >= policy.GIVE_UP:
-            if self.generation > 1:
-                # The old code serves: the Supervisor lets us go, and that one have its strength back.
-                self.superior.tell(f"failed {failures} workers of it in a row did not start")
-                self._throttle.pause()
-                return
-            if not self._served:
-                # Nothing ever served: whoever started us must hear of it.
-                logger.error("%d workers in a row failed to start: giving up", failures)
-                self.status = 1
-                self._leave("no worker could be started", 0.0)
-                return
-        self._throttle.slow_down(status)
+            child.close()
+        for listener in self.listeners:
+            listener.close()
+        for fd in (fd for queue in self.queues for fd in queue):
+            os.close(fd)
 
 
 def _note(number: int, frame: object) -> None:
     """The wake-up descriptor has the signal already."""
-
-
-def _how(status: int) -> str:
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
