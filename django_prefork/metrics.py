@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from django_prefork import counters
 from django_prefork.histogram import COARSE_SIZES, COARSE_TIMES, SIZES, TIMES, cumulated
 from django_prefork.scoreboard import Scoreboard
-from django_prefork.status import Listening, Snapshot, Worker, snapshot_of
+from django_prefork.snapshot import Listening, Snapshot, Worker, snapshot_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

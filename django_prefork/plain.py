@@ -1,4 +1,4 @@
-"""A server's status in plain text, for people; of what `status.Snapshot.as_dict()` gives."""
+"""A server's status in plain text, for people; of what `Snapshot.as_dict()` gives."""
 
 from __future__ import annotations
 

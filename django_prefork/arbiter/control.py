@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from django_prefork import status
 from django_prefork.arbiter.listeners import Listener
 from django_prefork.arbiter.stacks import Stacks
 from django_prefork.layout import SLOTS
 from django_prefork.scoreboard import Scoreboard
+from django_prefork.snapshot import snapshot_of
 
 logger = logging.getLogger("django_prefork")
 
@@ -51,7 +51,7 @@ class Control:
         """The answer, or what is to be asked for it again and again."""
         what = request.get("do")
         if what == "status":
-            return {"status": status.snapshot_of(self._board, self._listeners).as_dict()}
+            return {"status": snapshot_of(self._board, self._listeners).as_dict()}
         if what == "stacks":
             return self._ask_for_stacks(request.get("slot"))
         if self._board.stopping:

@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 
-from django_prefork import metrics, status
+from django_prefork import metrics
 from django_prefork.arbiter.listeners import Listener
 from django_prefork.http.errors import HttpError
 from django_prefork.http.head import error_response
 from django_prefork.http.parser import HeadBuffer, Limits, RequestParser
 from django_prefork.scoreboard import Scoreboard
+from django_prefork.snapshot import readiness, snapshot_of
 
 # A large page that was made is good for so long (seconds): asking again and again costs the Arbiter next to nothing.
 FRESH = 0.05
@@ -76,11 +77,11 @@ class Pages:
         return page
 
     def _ready(self) -> Page:
-        ready, why = status.readiness(self._board)
+        ready, why = readiness(self._board)
         return (200, _TEXT, "ready\n") if ready else (503, _TEXT, why + "\n")
 
     def _status(self) -> Page:
-        told = status.snapshot_of(self._board, self._listeners)
+        told = snapshot_of(self._board, self._listeners)
         return 200, "application/json", json.dumps(told.as_dict()) + "\n"
 
     def _metrics(self) -> Page:

@@ -14,7 +14,8 @@ from django.views.decorators.http import require_POST, require_safe
 from django_prefork import status
 from django_prefork.dashboard import frames, picture
 from django_prefork.dashboard.models import Server
-from django_prefork.status import Snapshot, StatusError
+from django_prefork.snapshot import Snapshot
+from django_prefork.status import StatusError
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Server]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from django_prefork.dashboard.words import duration, number
-from django_prefork.status import Point, Quantiles
+from django_prefork.snapshot import Point, Quantiles
 
 WIDTH, HEIGHT = 3600.0, 100.0
 # How much of the hour is shown (seconds), of a server that has not run for all of it.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django_prefork.dashboard import charts
 from django_prefork.dashboard.charts import Axis, Chart, Row
 from django_prefork.dashboard.words import duration, number, plural, size
-from django_prefork.status import Generation, Load, Point, Request, Restart, Snapshot, Worker
+from django_prefork.snapshot import Generation, Load, Point, Request, Restart, Snapshot, Worker
 
 # A request that runs for so long (seconds) is worth a look; and one that has used so much of its limit is in danger.
 SLOW = 1.0

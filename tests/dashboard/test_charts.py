@@ -10,7 +10,7 @@ import django
 
 from django_prefork.dashboard import charts, frames, picture, words
 from django_prefork.dashboard.charts import Axis
-from django_prefork.status import Point, Quantiles
+from django_prefork.snapshot import Point, Quantiles
 from django_prefork.worker import guard, service
 
 NONE = Quantiles(None, None, None)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_prefork import ctl, layout, metrics, status
+from django_prefork import ctl, layout, metrics, snapshot
 from django_prefork.arbiter.listeners import Listener, listen
 from django_prefork.config import Bind
 from django_prefork.scoreboard import Scoreboard, State
@@ -89,6 +89,7 @@ def test_every_metric_of_the_examples_exists(families: dict[str, Any]) -> None:
 
 def test_the_page_names_what_a_snapshot_has() -> None:
     told = set(quoted(PAGE))
-    for kind in (status.Snapshot, status.Worker, status.Request, status.Load, status.Totals, status.Listener):
+    kinds = (snapshot.Snapshot, snapshot.Worker, snapshot.Request, snapshot.Load, snapshot.Totals, snapshot.Listener)
+    for kind in kinds:
         assert {field.name for field in fields(kind)} <= told, kind
     assert all(any(words.split(" ")[0] == command for words in told) for command in ctl.COMMANDS)
