@@ -18,7 +18,10 @@ from django_prefork.management import first_start
 def main() -> None:
     """Does not return if it serves. Exits with the statuses of `manage.py runprefork`."""
     arguments = sys.argv[1:]
-    manage = os.path.abspath("manage.py")
+    try:
+        manage = os.path.abspath("manage.py")
+    except OSError as error:
+        sys.exit(f"The current folder cannot be found ({error.strerror}): go to your project's folder.")
     there = os.path.isfile(manage)
     named = os.environ.get("DJANGO_SETTINGS_MODULE") or any(word.startswith("--settings") for word in arguments)
     if not there and not named:

@@ -75,7 +75,10 @@ def initial_environment() -> dict[str, str]:
 
 
 def command_line() -> dict[str, Any]:
-    """How to start this command again: interpreter, arguments, environment, folder."""
+    """How to start this command again: interpreter, arguments, environment, folder.
+
+    Raises OSError if the current folder was removed.
+    """
     return {
         "executable": sys.executable,
         "argv": sys.orig_argv,
@@ -96,5 +99,7 @@ def _folder() -> str:
 
 def short(path: str) -> str:
     """`path` for people: from the current folder, if it is in it."""
-    folder = os.path.join(os.getcwd(), "")
-    return path.removeprefix(folder)
+    try:
+        return path.removeprefix(os.path.join(os.getcwd(), ""))
+    except OSError:  # it was removed, the path with it
+        return path

@@ -218,6 +218,8 @@ def warmups(value: object) -> tuple[str, ...]:
 
 def _warmup(item: str) -> str:
     # Printable ASCII, as in a request line; or an importable name.
+    if item.startswith("/") and not re.fullmatch(r"[!-~]*", item):
+        raise ValueError(f"{item!r} has what a request line cannot hold, which must be percent-encoded")
     if not re.fullmatch(r"/[!-~]*|[^\W\d]\w*(\.[^\W\d]\w*)*[.:][^\W\d]\w*", item) or "#" in item:
         raise ValueError(f"{item!r} is neither")
     return item
@@ -360,7 +362,7 @@ BINDS = Kind("ADDRESS", "HOST:PORT, unix:/path or fd:NUMBER, each once", binds, 
 ADDRESS = Kind("ADDRESS", "HOST:PORT, unix:/path, or off", or_nothing(address))
 SOCKET = Kind("PATH", "the path of a unix socket that begins with /, or off", or_nothing(socket_path))
 NETWORKS = Kind("LIST", "addresses, networks such as 10.0.0.0/8, or *", networks, show_items)
-WARMUPS = Kind("LIST", "paths that begin with /, or names such as shop.caches.fill,", warmups, show_items)
+WARMUPS = Kind("LIST", "paths that begin with /, or names such as shop.caches.fill", warmups, show_items)
 SWITCH = Kind("on|off", "on or off", switch, show_switch)
 # The same, but that its flag takes no value: it would swallow the address behind it.
 FLAG = Kind("", "on or off", switch, show_switch)

@@ -94,6 +94,10 @@ def launch(config: Config, *, brief: bool = False) -> Place:
     `brief` keeps the Supervisor from telling what goes well.
     """
     began = process.began()
+    try:
+        command = inheritance.command_line()
+    except OSError as error:
+        raise LaunchError(f"The current folder cannot be found ({error.strerror}); go to one that is there.") from None
     _raise_descriptor_limit()
     if config.umask is not None:
         os.umask(config.umask)
@@ -126,7 +130,7 @@ def launch(config: Config, *, brief: bool = False) -> Place:
     os.close(life_read)
     theirs.close()
     words: dict[str, Any] = {
-        "command": inheritance.command_line(),
+        "command": command,
         "board": board.fd,
         "queues": queues,
         "pid_file": pid_file,

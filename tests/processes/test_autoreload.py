@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shutil
 import signal
 import sys
 import textwrap
@@ -236,6 +237,15 @@ def test_a_first_start_that_fails_waits_for_a_change_too(site: Site, name: str, 
         site.write(name, text)
         server.wait_for("waiting for a change")
         assert server.stop() == 0
+
+
+def test_a_folder_that_is_removed_may_come_back(site: Site) -> None:
+    with site.serve(errors=BROKEN) as server:
+        assert server.get("/code") == (200, b"one")
+        shutil.rmtree(site.folder)
+        Site(site.folder).say("two")
+        becomes(server, "/code", b"two")
+        assert server.process.poll() is None
 
 
 def test_without_reload_a_first_start_that_fails_ends(site: Site) -> None:

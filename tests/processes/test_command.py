@@ -32,6 +32,28 @@ def test_check_loads_everything_and_serves_nothing() -> None:
     assert server.count("ImportError: this application does not import") == 1
 
 
+def test_what_is_no_application_is_not_served() -> None:
+    with Server("--workers", "1", application="settings.DATABASES", errors="exited with status 1") as server:
+        assert server.wait() == 1
+    says = r"^settings\.WSGI_APPLICATION names 'tests\.site\.settings\.DATABASES', which is no application but a dict; "
+    assert server.count(says) == 1 and server.count("Traceback|Serving at") == 0
+    with Server("--check", application="settings.DATABASES") as server:
+        assert server.wait() == 1
+    assert server.count("which is no application but a dict; ") == 1
+
+
+@pytest.mark.parametrize("way", [["manage.py", "runprefork"], ["-m", "django_prefork"]], ids=" ".join)
+def test_a_folder_that_was_removed_is_no_place_to_start(way: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    way = [str(ROOT / word) if word == "manage.py" else word for word in way]
+    script = f"import os, sys; os.rmdir({str(folder)!r}); os.execv(sys.executable, [sys.executable, *{way!r}])"
+    with Server(bind=None, command=[sys.executable, "-c", script], folder=folder) as server:
+        assert server.wait() == 1
+    assert server.count(r"The current folder cannot be found \(No such file or directory\)") == 1
+    assert server.count("Traceback") == 0
+
+
 def test_a_bad_option_is_a_command_error_for_call_command() -> None:
     with pytest.raises(CommandError, match="--workers"):
         call_command("runprefork", workers="many")

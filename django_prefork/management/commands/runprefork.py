@@ -242,6 +242,12 @@ class Command(BaseCommand):
                     process.close_databases()
         with self.phases("application"):
             application: Callable[..., Any] = get_internal_wsgi_application()
+            if not callable(application):
+                name, kind = settings.WSGI_APPLICATION, type(application).__name__
+                raise CommandError(
+                    f"settings.WSGI_APPLICATION names {name!r}, which is no application but a {kind}; "
+                    "name what get_wsgi_application() has returned."
+                )
         with self.phases("urls"):
             warmup.load_urls()
         if settings.DEBUG and not options["nostatic"] and "django.contrib.staticfiles" in settings.INSTALLED_APPS:
