@@ -186,6 +186,12 @@ class Server:
         self._connections.append(sock)
         return sock
 
+    def ask(self, path: str = "/", *fields: str) -> socket.socket:
+        """A connection with a request on its way: for who wants to see what happens before `read_answer`."""
+        sock = self.connect()
+        send(sock, path, *fields)
+        return sock
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Server:
@@ -268,6 +274,11 @@ class Clients:
         """Wait until `count` more requests have been answered."""
         seen = len(self.answers)
         eventually(lambda: len(self.answers) >= seen + count, f"{count} more answers")
+
+
+def send(sock: socket.socket, path: str, *fields: str) -> None:
+    """A request, with the header `fields` as they are."""
+    sock.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *fields, "", ""]).encode())
 
 
 def read_answer(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:

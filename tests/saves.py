@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.demo import with_data
 from tests.harness import PATIENCE, ROOT, Clients, Server, eventually
 
 TEMPLATE = "demo_project/board/templates/board/base.html"
@@ -38,15 +39,7 @@ class Copy:
         self._texts = {name: (folder / name).read_text() for name in (TEMPLATE, VIEWS, URLS)}
         self.write(URLS, self._texts[URLS].replace("urlpatterns = [", 'urlpatterns = [path("saved/", views.saved),'))
         self.save_view(0)
-        self.environment = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "PWD": str(folder)}
-        for command in (["migrate", "--verbosity", "0"], ["demo_data"]):
-            subprocess.run(
-                [sys.executable, "manage.py", *command],
-                cwd=folder,
-                env={**self.environment, "PYTHONPATH": str(ROOT)},
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+        self.environment = {**with_data(folder / "demo_project" / "data", folder), "PWD": str(folder)}
 
     def time_of_a_check(self) -> float:
         """Seconds, the median of three."""

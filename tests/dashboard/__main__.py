@@ -17,7 +17,8 @@ import threading
 import time
 from pathlib import Path
 
-from tests.dashboard.tools import MISSING, PAGE, Page, ask, axe, browser, site
+from demo_project.board.tests.chromium import MISSING
+from tests.dashboard.tools import PAGE, Page, axe, browser, site
 from tests.harness import Server, eventually, free_port
 
 DESK, PHONE = (1360, 900), (390, 844)
@@ -102,7 +103,7 @@ def look(server: Server, page: Page, report: Report, folder: Path | None) -> Non
     seen = set()
     eventually(lambda: seen.add(states(page)) or len(seen) > 3, "workers change under load")
     report("workers change under load, without loading the page", True, f"{len(seen)} pictures")
-    stuck = [ask(server, "/report/?seconds=58"), ask(server, "/cpu/?seconds=25")]
+    stuck = [server.ask("/report/?seconds=58"), server.ask("/cpu/?seconds=25")]
     page.until(lambda: "/report/" in page.text(".pf-workers") and "/cpu/" in page.text(".pf-workers"), "stuck")
     page.script("document.querySelector('.pf-row:has(.pf-path)').isKept = true")
     page.until(
@@ -170,7 +171,7 @@ def look(server: Server, page: Page, report: Report, folder: Path | None) -> Non
 
 def silence(server: Server, page: Page, report: Report) -> None:
     page.open()
-    stuck = [ask(server, f"/report/?seconds=12&number={number}") for number in range(8)]
+    stuck = [server.ask(f"/report/?seconds=12&number={number}") for number in range(8)]
     page.until(lambda: "every worker is busy" in page.text("#pf-trouble"), "it says that nobody answers")
     report("it says so when nobody answers", True)
     page.until(lambda: not page.text("#pf-trouble"), "it goes on")

@@ -6,8 +6,6 @@ import base64
 import contextlib
 import importlib.util
 import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,17 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from demo_project.board.tests.chromium import By, WebDriverWait, chromium
 from tests.harness import PATIENCE, ROOT, Server
 
-try:
-    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-except ImportError:
-    Chrome = None  # type: ignore[misc, assignment]
-
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-MISSING = None if Chrome and BROWSER and DRIVER else "needs selenium, chromium and chromedriver"
 PASSWORD = "a-password-for-a-test"
 PAGE = "/admin/prefork/server/"
 
@@ -81,25 +71,9 @@ class Page:
     """A headless Chromium at the dashboard. `dark` and `phone` are as the machine it runs on would have it."""
 
     def __init__(self, server: Server, folder: str, size: tuple[int, int] = (1360, 900), scale: float = 1) -> None:
-        options = ChromeOptions()
-        options.binary_location = str(BROWSER)
-        for argument in (
-            "--headless=new",
-            "--no-sandbox",  # it refuses to run as root with one, as containers do
-            "--disable-dev-shm-usage",  # 64 MiB in a container
-            "--disable-gpu",
-            "--hide-scrollbars",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--lang=en",
-            f"--user-data-dir={folder}",
-        ):
-            options.add_argument(argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.url = f"http://127.0.0.1:{server.port}"
-        self.driver = Chrome(options=options, service=ChromeService(executable_path=str(DRIVER)))
+        console = {"goog:loggingPrefs": {"browser": "ALL"}}
+        self.driver = chromium(folder, "--hide-scrollbars", "--lang=en", **console)
         self.look(size, scale)
 
     def look(self, size: tuple[int, int], scale: float = 1, *, dark: bool = False, script: bool = True) -> None:
@@ -176,10 +150,3 @@ def browser(server: Server, **more: Any) -> Iterator[Page]:
             yield page
         finally:
             page.close()
-
-
-def ask(server: Server, path: str) -> socket.socket:
-    """A request that is on its way."""
-    sock = server.connect()
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    return sock

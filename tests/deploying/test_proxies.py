@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from tests.deploying.tools import Machine, ask, block
 from tests.harness import Clients, Server, eventually, free_port
 from tests.wire.proxies import Haproxy, Nginx
-from tests.wire.tools import needs_tool, tool
+from tests.wire.tools import needs_tool
 
 NGINX = block("deploying.md: upstream mysite { server unix:/run/mysite/web.sock;")
 BEHIND_NGINX = block('deploying.md: PREFORK = { "BIND": "unix:/run/mysite/web.sock",')
@@ -36,26 +35,15 @@ class PageNginx(Nginx):
         self._site = site
         super().__init__("")
 
-    def _start(
-        self, listener: socket.socket, output: int, upstream: str, options: str, patience: str
-    ) -> subprocess.Popen[bytes]:
+    def _configuration(self, listener: int, upstream: str, options: str, patience: str) -> str:
         temporary = "".join(
             f"{kind}_temp_path {self.path}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         site = self._site.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
         user = "user root;" if os.geteuid() == 0 else ""
-        (self.path / "nginx.conf").write_text(
+        return (
             f"daemon off; pid {self.path}/nginx.pid; {user} events {{}}\n"
             f"http {{ access_log off; {temporary}\n{site} }}\n"
-        )
-        return subprocess.Popen(
-            [tool("nginx"), "-p", str(self.path), "-c", str(self.path / "nginx.conf"), "-e", "stderr"],
-            env={**os.environ, "NGINX": f"{listener.fileno()};"},
-            pass_fds=(listener.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
         )
 
 
@@ -64,18 +52,8 @@ class PageHaproxy(Haproxy):
         self._text = text
         super().__init__("")
 
-    def _start(
-        self, listener: socket.socket, output: int, upstream: str, options: str, patience: str
-    ) -> subprocess.Popen[bytes]:
-        (self.path / "haproxy.cfg").write_text(self._text.replace("bind :80", f"bind fd@{listener.fileno()}"))
-        return subprocess.Popen(
-            [tool("haproxy"), "-db", "-f", str(self.path / "haproxy.cfg")],
-            pass_fds=(listener.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    def _configuration(self, listener: int, upstream: str, options: str, patience: str) -> str:
+        return self._text.replace("bind :80", f"bind fd@{listener}")
 
 
 @needs_tool("nginx")

@@ -6,38 +6,29 @@ For the demo project with one worker, so that only the successor can answer; end
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
-from tests.harness import ROOT, Server, eventually
+from tests.demo import with_data
+from tests.harness import ROOT, Server, eventually, send
 
 BAR = 0.150  # seconds
 
 
 def measure(times: int, pause: float) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "DEMO_DATA_DIR": f"{folder}/data"}
-        for command in (["migrate", "--verbosity", "0"], ["demo_data"]):
-            subprocess.run(
-                [sys.executable, "manage.py", *command],
-                cwd=ROOT,
-                env={**os.environ, **environment},
-                check=True,
-                capture_output=True,
-            )
         command = [sys.executable, str(ROOT / "manage.py"), "runprefork"]  # as in production: without -X dev
         with Server(
             "--workers",
             "1",
             command=command,
             settings="demo_project.settings",
-            environment=environment,
+            environment=with_data(Path(folder) / "data"),
             errors="was ended by SIGKILL",
         ).ready() as server:
             found = []
@@ -59,7 +50,7 @@ def _ask(server: Server) -> None:
     while True:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
             try:
-                sock.sendall(b"GET /whoami HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                send(sock, "/whoami", "Connection: close")
                 answer = sock.recv(65536)
             except ConnectionResetError:
                 answer = b""

@@ -19,8 +19,8 @@ import socket
 import sys
 import threading
 
-from tests.faults.tools import send, serve
-from tests.harness import PATIENCE, Server, eventually
+from tests.faults.tools import serve
+from tests.harness import PATIENCE, Server, eventually, send
 
 
 class Crowd:

@@ -12,15 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.tools import control_group, died, injected, need, send, serve, status, zombies
+from tests.faults.tools import control_group, died, injected, need, serve, status, zombies
 from tests.harness import Clients, read_answer
 
 
 def test_a_worker_killed_in_a_request_costs_that_request_alone() -> None:
     with serve("--workers", "2", errors="was ended by SIGKILL").ready() as server:
         server.full_strength(2)
-        asked = server.connect()
-        send(asked, "/sleep?s=60")
+        asked = server.ask("/sleep?s=60")
         server.wait_for("sleeping")
         # Whoever answers meanwhile is the other one.
         other = json.loads(server.get()[1])["pid"]
@@ -39,8 +38,7 @@ def test_a_worker_killed_in_a_request_costs_that_request_alone() -> None:
 def test_a_crash_in_c_costs_one_worker(path: str, end: str) -> None:
     with serve("--workers", "2", errors=f"was ended by {end}").ready() as server:
         server.full_strength(2)
-        asked = server.connect()
-        send(asked, path)
+        asked = server.ask(path)
         assert died(asked)
         server.wait_for(rf'was ended by {end} while serving "GET {path} HTTP/1.1"')
         assert server.get()[0] == 200
@@ -107,8 +105,7 @@ def test_out_of_memory_the_worker_dies_and_not_its_arbiter() -> None:
         for pid in server.processes():
             (group / "cgroup.procs").write_text(str(pid))
         (group / "memory.limit_in_bytes").write_text(str(200 * 1024 * 1024))
-        asked = server.connect()
-        send(asked, "/?mib=400")
+        asked = server.ask("/?mib=400")
         assert died(asked)
         server.wait_for(
             r'was ended by SIGKILL while serving "GET /\?mib=400 HTTP/1.1"; '
@@ -162,14 +159,11 @@ def test_a_worker_without_descriptors_pauses_and_recovers() -> None:
         (worker,) = server.full_strength(1)
         taken = psutil.Process(worker).num_fds()
         prlimit(worker, taken + 6)
-        idle = [server.connect() for _ in range(4)]
+        idle = [server.ask() for _ in range(4)]
         for sock in idle:
-            send(sock, "/")
             assert read_answer(sock)[0] == 200
         server.get("/open?n=10&still=1")
-        crowd = [server.connect() for _ in range(10)]
-        for sock in crowd:
-            send(sock, "/")
+        crowd = [server.ask() for _ in range(10)]
         server.wait_for(r"cannot accept: Too many open files; raise the descriptor limit")
         # It closes who is idle, and so gets through the crowd one by one. A connection whose request was still on its
         # way counts as idle.
@@ -183,8 +177,7 @@ def test_an_application_without_descriptors_is_logged_and_costs_no_worker() -> N
     with serve("--workers", "1", errors="cannot accept|the application failed").ready() as server:
         (worker,) = server.full_strength(1)
         prlimit(worker, psutil.Process(worker).num_fds() + 2)
-        asked = server.connect()
-        send(asked, "/open?n=10")
+        asked = server.ask("/open?n=10")
         assert read_answer(asked)[0] == 500
         server.wait_for("the application failed: GET /open|asks for a successor")
         assert server.count("the application failed: GET /open") == 1

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.tools import need, need_root, send, serve, status
-from tests.harness import PATIENCE, ROOT, Clients, eventually
+from tests.faults.tools import need, need_root, serve, status
+from tests.harness import PATIENCE, ROOT, Clients, Server, eventually, send
 
 
 def test_places_that_cannot_be_had_are_one_sentence_each(tmp_path: Path) -> None:
@@ -142,38 +142,39 @@ def _nonblocking(path: str, flags: int) -> int:
 HOW = pytest.mark.parametrize("how", ["stop_up", "break_off"])
 
 
+@contextlib.contextmanager
+def unheard(how: str, path: Path, *arguments: str) -> Iterator[Server]:
+    """A server at `path` whose log nobody takes from when it is ready on; it has to stop all the same."""
+    with Pipe() as pipe, serve(*arguments, bind=f"unix:{path}", prefix=pipe.prefix, pass_fds=(pipe.write,)) as server:
+        pipe.wait_for(b"ready: ")
+        getattr(pipe, how)()
+        try:
+            yield server
+        finally:
+            server.kill(signal.SIGTERM)
+            assert server.wait() == 0
+
+
 @HOW
 def test_a_log_that_nobody_takes_does_no_harm(tmp_path: Path, how: str) -> None:
     path = tmp_path / "s"
-    arguments = ("--workers", "2", "--access-log", "-")
-    with Pipe() as pipe, serve(*arguments, bind=f"unix:{path}", prefix=pipe.prefix, pass_fds=(pipe.write,)) as server:
-        pipe.wait_for(b"ready: 2 workers")
-        getattr(pipe, how)()
+    with unheard(how, path, "--workers", "2", "--access-log", "-") as server:
         for _ in range(20):
             assert ask(path) == 200
         worker = max(server.processes())
         server.kill(signal.SIGKILL, worker)
         eventually(lambda: worker not in server.processes() and len(server.processes()) == 4, "it is replaced")
         assert ask(path) == 200
-        server.kill(signal.SIGTERM)
-        assert server.wait() == 0
 
 
 @HOW
 def test_a_log_that_nobody_takes_does_not_keep_a_lost_arbiter_from_being_replaced(tmp_path: Path, how: str) -> None:
     path = tmp_path / "s"
-    arguments = ("--workers", "1", "--boot-timeout", "2")
-    with Pipe() as pipe, serve(*arguments, bind=f"unix:{path}", prefix=pipe.prefix, pass_fds=(pipe.write,)) as server:
-        pipe.wait_for(b"ready: 1 workers")
-        getattr(pipe, how)()
+    with unheard(how, path, "--workers", "1", "--boot-timeout", "2") as server:
         _, arbiter, worker = sorted(server.processes())
         server.kill(signal.SIGKILL, arbiter)
-        try:
-            eventually(lambda: worker not in server.processes(), "the old worker gives way to a new one", 3)
-            assert ask(path) == 200
-        finally:
-            server.kill(signal.SIGTERM)
-            assert server.wait() == 0
+        eventually(lambda: worker not in server.processes(), "the old worker gives way to a new one", 3)
+        assert ask(path) == 200
 
 
 def accepts(path: Path) -> bool:
@@ -234,8 +235,7 @@ def test_no_folder_for_temporary_files_is_needed_to_serve_and_to_watch() -> None
     with serve(
         *arguments, prefix=prefix, folder=folder, errors="killed|serving|the application failed"
     ).ready() as server:
-        asked = server.connect()
-        send(asked, "/sleep?s=60")
+        asked = server.ask("/sleep?s=60")
         assert status(asked) in (0, 500, 503, 504)  # closed, or told so
         server.wait_for(r"in trouble$")
         server.full_strength(2)

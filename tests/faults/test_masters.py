@@ -21,8 +21,8 @@ import pytest
 
 from django_prefork.supervisor import terminal
 from django_prefork.supervisor.terminal import Terminal
-from tests.faults.tools import Clock, died, family, injected, send, serve, status, zombies
-from tests.harness import PATIENCE, Clients, Server, eventually, free_port, read_answer
+from tests.faults.tools import Clock, died, family, injected, serve, status, zombies
+from tests.harness import PATIENCE, Clients, Server, eventually, free_port, read_answer, send
 
 
 def test_a_server_started_again_at_once_takes_over_all_of_its_places(tmp_path: Path) -> None:
@@ -33,8 +33,7 @@ def test_a_server_started_again_at_once_takes_over_all_of_its_places(tmp_path: P
     arguments = ("--workers", "2", "--pid-file", str(pid_file), "--bind", f"unix:{path}")
     with serve(*arguments, bind=f"127.0.0.1:{port}", errors="the supervisor is gone").ready() as server:
         server.full_strength(2)
-        asked = server.connect()
-        send(asked, "/sleep?s=1.5&id=last")
+        asked = server.ask("/sleep?s=1.5&id=last")
         server.wait_for("sleeping")
         server.kill(signal.SIGKILL)
         server.wait_for("the supervisor is gone: stopping")
@@ -55,8 +54,7 @@ def test_a_server_started_again_at_once_takes_over_all_of_its_places(tmp_path: P
 
 def test_the_port_is_free_at_once_although_all_workers_are_busy() -> None:
     with serve("--workers", "1", errors="the supervisor is gone").ready() as server:
-        asked = server.connect()
-        send(asked, "/sleep?s=2")
+        asked = server.ask("/sleep?s=2")
         server.wait_for("sleeping")
         server.kill(signal.SIGKILL)
         server.wait_for("the supervisor is gone: stopping")
@@ -85,8 +83,7 @@ def test_a_wall_clock_that_jumps_ends_nothing_and_keeps_no_time_limit(tmp_path: 
     clock = Clock(tmp_path)
 
     def date(server: Server) -> datetime:
-        with server.connect() as sock:
-            send(sock, "/", "Connection: close")
+        with server.ask("/", "Connection: close") as sock:
             return parsedate_to_datetime(read_answer(sock)[1]["date"])
 
     arguments = ("--workers", "2", "--timeout", "2", "--max-worker-lifetime", "3600", "--graceful-timeout", "1")
@@ -95,8 +92,7 @@ def test_a_wall_clock_that_jumps_ends_nothing_and_keeps_no_time_limit(tmp_path: 
         workers = server.full_strength(2)
         with Clients(server, 1, keep_alive=True) as kept:
             for days in (1, -1):
-                asked = server.connect()
-                send(asked, f"/sleep?s=0.3&id={days}")
+                asked = server.ask(f"/sleep?s=0.3&id={days}")
                 clock.jump(days * 86400)
                 assert json.loads(read_answer(asked)[2])["id"] == str(days)
                 wanted = datetime.now(UTC) + timedelta(days=days)
@@ -111,8 +107,7 @@ def test_a_wall_clock_that_jumps_ends_nothing_and_keeps_no_time_limit(tmp_path: 
         assert 1.5 < time.monotonic() - began < 5.0
         server.full_strength(2)
         # And so at the stop.
-        asked = server.connect()
-        send(asked, "/sleep?s=60")
+        asked = server.ask("/sleep?s=60")
         server.wait_for("sleeping", times=4)
         server.kill(signal.SIGTERM)
         server.wait_for("SIGTERM: stopping")
@@ -144,8 +139,7 @@ def test_a_term_at_any_moment_of_the_start_leaves_nothing(tmp_path: Path) -> Non
 
 def test_stop_signals_of_all_kinds_at_once_stop_once() -> None:
     with serve("--workers", "2", errors="killed|SIGKILL").ready() as server:
-        asked = server.connect()
-        send(asked, "/sleep?s=60")
+        asked = server.ask("/sleep?s=60")
         server.wait_for("sleeping")
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ProcessLookupError):

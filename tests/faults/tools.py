@@ -185,10 +185,6 @@ def zombies(server: Server) -> list[int]:
     return found
 
 
-def send(sock: socket.socket, path: str, *more: str) -> None:
-    sock.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *more, "", ""]).encode())
-
-
 def died(sock: socket.socket) -> bool:
     """Whether the connection ends without a byte of an answer."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from tests.harness import Server
+from tests.harness import Server, send
 
 
 class Kept:
@@ -20,7 +20,7 @@ class Kept:
         self._file = self.sock.makefile("rb")
 
     def send(self, path: str) -> None:
-        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        send(self.sock, path)
 
     def read(self) -> dict[str, Any]:
         """One answer; ConnectionResetError if the connection ends instead."""

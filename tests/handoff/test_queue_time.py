@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.handoff.clients import Kept, all_busy
-from tests.harness import PATIENCE, Server, eventually, read_answer
+from tests.harness import PATIENCE, Server, eventually, read_answer, send
 
 #: What the kernel's clock may be off by (seconds): its steps, and the moment before and after.
 STEP = 0.05
-
-
-def fresh(server: Server, path: str, headers: str = "") -> socket.socket:
-    sock = server.connect()
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
-    return sock
 
 
 def waited(sock: socket.socket) -> float:
@@ -43,7 +37,7 @@ def test_new_kept_and_pipelined_requests_know_how_long_they_waited(workers: int)
         began = time.monotonic()
         kept.send("/pid")
         pipelining.send("/pid")
-        new = fresh(server, "/pid")
+        new = server.ask("/pid")
         answers = {
             "kept": kept.read()["waited"],
             "new": waited(new),
@@ -58,14 +52,14 @@ def test_new_kept_and_pipelined_requests_know_how_long_they_waited(workers: int)
 def test_a_trusted_proxy_says_when_the_request_came_to_it() -> None:
     with Server("--workers", "1", "--forwarded-allow-ips", "127.0.0.1", application="work").ready() as server:
         for text in ("t={:.3f}", "{:.3f}", "t={:.0f}000", "t={:.0f}000000"):
-            with fresh(server, "/pid", f"X-Request-Start: {text.format(time.time() - 10)}\r\n") as sock:
+            with server.ask("/pid", f"X-Request-Start: {text.format(time.time() - 10)}") as sock:
                 assert 9.0 < waited(sock) < 10.0 + PATIENCE
         # Of another century, from the future, or no time at all: then our own clock alone counts.
         for text in ("t=0", f"t={time.time() + 100:.3f}", "t=abc", "", "nan", "inf"):
-            with fresh(server, "/pid", f"X-Request-Start: {text}\r\n") as sock:
+            with server.ask("/pid", f"X-Request-Start: {text}") as sock:
                 assert waited(sock) < 1.0
-    untrusted = f"X-Request-Start: t={time.time() - 10:.3f}\r\n"
-    with Server("--workers", "1", application="work").ready() as server, fresh(server, "/pid", untrusted) as sock:
+    untrusted = f"X-Request-Start: t={time.time() - 10:.3f}"
+    with Server("--workers", "1", application="work").ready() as server, server.ask("/pid", untrusted) as sock:
         assert waited(sock) < 1.0
 
 
@@ -94,12 +88,12 @@ def test_who_waited_longer_than_queue_timeout_is_told_to_come_again(tmp_path: Pa
         blocker = Kept(server)
         blocker.send("/sleep?s=0.6")
         server.wait_for("sleeping")
-        with fresh(server, "/sleep?s=9") as late:
+        with server.ask("/sleep?s=9") as late:
             assert blocker.read()
             status, headers, _ = read_answer(late)
             assert (status, headers["retry-after"], headers.get("connection")) == (503, "1", None)
             # It has not waited since: the connection goes on.
-            late.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+            send(late, "/pid")
             assert waited(late) < 0.2
         blocker.close()
         server.wait_for(r"requests waited longer than queue_timeout 0.2 s: 1 answered with 503, the last one after 0.")
@@ -116,16 +110,16 @@ def test_who_has_gone_is_not_served_and_who_only_finished_sending_is(kept: bool,
         waiting = [server.connect() for _ in range(2)]
         if kept:
             for sock in waiting:
-                sock.sendall(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n")
+                send(sock, "/first")
                 assert read_answer(sock)[0] == 200
         blocker = Kept(server)
         blocker.send("/sleep?s=0.4")
         server.wait_for("sleeping")
         gone, half = waiting
-        gone.sendall(b"GET /gone HTTP/1.1\r\nHost: x\r\n\r\n")
+        send(gone, "/gone")
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         gone.close()
-        half.sendall(b"GET /half HTTP/1.1\r\nHost: x\r\n\r\n")
+        send(half, "/half")
         half.shutdown(socket.SHUT_WR)
         assert read_answer(half)[0] == 200
         half.close()

@@ -83,8 +83,7 @@ def test_steering(path: Path) -> None:
         assert server.count(rf"preforkctl uid={os.getuid()}: (scale:3|reload)$") == 2
         assert "not ready any more" in ctl(path, "drain")
         eventually(lambda: answered(path, do="status")["status"]["state"] == "draining", "it drains")
-        sock = server.connect()
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock = server.ask("/")
         assert b"Connection: close" in sock.recv(1000)
         sock.close()
         assert refusal(path, "reload") == "The server drains: it can only be stopped."

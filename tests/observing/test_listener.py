@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness import Clients, Server, eventually
+from tests.harness import Clients, Server, eventually, send
 from tests.observing.tools import end, metrics, status_port, stuck, tell, told, watched
 
 
@@ -31,8 +31,7 @@ def test_while_all_workers_are_stuck_everything_is_told_and_the_requests_are_nam
         assert counted["prefork_workers"][(("state", "busy"),)] == 3
         assert counted["prefork_busy_ratio"][()] == 1 and counted["prefork_ready"][()] == 0
         # Another one waits in the kernel, or in the queue of those whose workers are busy.
-        waiting = server.connect()
-        waiting.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        server.ask("/")
         eventually(lambda: metrics(server)["prefork_waiting"][()] == 1, "one waits")
         assert metrics(server)["prefork_saturation_ratio"][()] == pytest.approx(4 / 3)
         end(server)
@@ -114,7 +113,7 @@ def test_a_unix_socket_is_its_owners_alone_and_gone_at_the_end(tmp_path: Path) -
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(30)
             sock.connect(str(path))
-            sock.sendall(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            send(sock, "/ready")
             assert sock.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
         server.stop()
         assert not path.exists()
@@ -157,7 +156,7 @@ def test_who_asks_for_all_and_reads_nothing_is_sent_away() -> None:
     with watched("--workers", "1").ready() as server:
         socks = [socket.create_connection(("127.0.0.1", status_port(server)), timeout=30) for _ in range(100)]
         for sock in socks:
-            sock.sendall(b"GET /status.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            send(sock, "/status.json")
         began = time.monotonic()
         assert tell(server, "/live")[0] == 200
         assert time.monotonic() - began < 30

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from tests.harness import Server, read_answer
-from tests.observing.tools import ask, django, parsed
+from tests.observing.tools import django, parsed
 
 
 def test_metrics_of_a_project_have_a_slots_files_and_none_of_the_dead(tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_metrics_of_a_project_have_a_slots_files_and_none_of_the_dead(tmp_path: 
 
 def test_a_browser_is_told_how_long_it_took_if_that_is_wanted() -> None:
     with django("--workers", "1", "--server-timing", "on").ready() as server:
-        status, fields, _ = read_answer(ask(server, "/slow/?s=0.05"))
+        status, fields, _ = read_answer(server.ask("/slow/?s=0.05"))
         match = re.fullmatch(r"queue;dur=([0-9.]+), app;dur=([0-9.]+)", fields["server-timing"])
         assert status == 200 and match and float(match[2]) >= 50
-        assert "server-timing" in read_answer(ask(server, "/stream/?s=0&last=0"))[1]
+        assert "server-timing" in read_answer(server.ask("/stream/?s=0&last=0"))[1]
     with django("--workers", "1").ready() as server:
-        assert "server-timing" not in read_answer(ask(server, "/"))[1]
+        assert "server-timing" not in read_answer(server.ask("/"))[1]

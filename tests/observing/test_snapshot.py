@@ -9,7 +9,7 @@ from typing import Any
 
 from django_prefork import status
 from tests.harness import Clients, Server, eventually
-from tests.observing.tools import ask, django, end
+from tests.observing.tools import django, end
 
 
 def inside(server: Server) -> Any:
@@ -27,7 +27,7 @@ def test_outside_of_a_server_there_is_nothing_to_tell() -> None:
 
 def test_a_stuck_request_is_named_with_its_view_and_its_client_and_its_stacks() -> None:
     with django("--workers", "2", "--timeout", "60", "--handoff-after", "0").ready() as server:
-        ask(server, "/sleep/20/?secret=1", "X-Request-ID: abc-123")
+        server.ask("/sleep/20/?secret=1", "X-Request-ID: abc-123")
         (worker,) = eventually(lambda: serving(server, "tests.site.urls.Sleep"), "the request is seen")
         request = worker["request"]
         assert (request["method"], request["path"], request["client"]) == ("GET", "/sleep/20/", "127.0.0.1")
@@ -48,7 +48,7 @@ def test_a_stuck_request_is_named_with_its_view_and_its_client_and_its_stacks() 
 
 def test_a_stream_is_told_as_one_with_the_age_of_its_request() -> None:
     with django("--workers", "2").ready() as server:
-        sock = ask(server, "/stream/?s=0.1&last=5")
+        sock = server.ask("/stream/?s=0.1&last=5")
         sock.recv(1000)
         (worker,) = eventually(
             lambda: [worker for worker in inside(server)["workers"] if worker["state"] == "streaming"], "a stream"
@@ -90,7 +90,7 @@ def test_counters_outlive_a_killed_worker_and_a_reload() -> None:
 
 def test_a_worker_of_another_generation_is_asked_for_its_stacks_too() -> None:
     with django("--workers", "1", "--timeout", "60").ready() as server:
-        ask(server, "/sleep/20/")
+        server.ask("/sleep/20/")
         server.wait_for("sleeping")
         server.kill(signal.SIGHUP)
         server.ready(generation=2)
@@ -107,9 +107,8 @@ def test_a_worker_of_another_generation_is_asked_for_its_stacks_too() -> None:
 
 def test_memory_is_weighed_and_connections_are_counted() -> None:
     with django("--workers", "1").ready() as server:
-        socks = [server.connect() for _ in range(5)]
+        socks = [server.ask() for _ in range(5)]
         for sock in socks:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             sock.recv(1000)
         socks[0].sendall(b"GET / HT")
 

@@ -28,13 +28,6 @@ def status_port(server: Server) -> int:
     return int(server.wait_for(r"Status at http://.*:(\d+)/")[1])
 
 
-def ask(server: Server, path: str, *fields: str) -> socket.socket:
-    """A request of a client's that is on its way."""
-    sock = server.connect()
-    sock.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *fields, "", ""]).encode())
-    return sock
-
-
 def tell(server: Server, path: str, method: str = "GET") -> tuple[int, str]:
     """What the status listener answers."""
     connection = http.client.HTTPConnection("127.0.0.1", status_port(server), timeout=PATIENCE)
@@ -65,7 +58,7 @@ def parsed(text: str) -> Metrics:
 
 def stuck(server: Server, count: int, path: str = "/sleep/20/") -> list[socket.socket]:
     """So many requests that run, as their views have said."""
-    socks = [ask(server, f"{path}?id={number}") for number in range(count)]
+    socks = [server.ask(f"{path}?id={number}") for number in range(count)]
     server.wait_for("sleeping", times=count)
     return socks
 

@@ -8,31 +8,21 @@ import http.client
 import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.harness import ROOT, Server
+from tests.demo import with_data
+from tests.harness import Server
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("demo")
-    environment = {"DJANGO_SETTINGS_MODULE": "demo_project.settings", "DEMO_DATA_DIR": str(folder / "data")}
-    for command in (["migrate", "--verbosity", "0"], ["demo_data"]):
-        subprocess.run(
-            [sys.executable, "manage.py", *command],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            check=True,
-            capture_output=True,
-        )
     arguments = ("--workers", "3", "--bind", f"unix:{folder}/socket")
-    with Server(*arguments, settings="demo_project.settings", environment=environment) as server:
+    with Server(*arguments, settings="demo_project.settings", environment=with_data(folder / "data")) as server:
         server.ready()
         server.socket = folder / "socket"  # type: ignore[attr-defined]
         yield server

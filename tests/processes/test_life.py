@@ -13,18 +13,14 @@ import time
 import psutil
 import pytest
 
-from tests.harness import PATIENCE, Clients, Server, eventually, read_answer
+from tests.harness import PATIENCE, Clients, Server, eventually, read_answer, send
 
 
 def test_three_workers_under_one_arbiter_all_serve() -> None:
     with Server("--workers", "3", application="work").ready() as server:
         workers = server.full_strength(3)
-        asked = []
         # All at once, and slow enough that no worker can take two.
-        for _ in range(3):
-            sock = server.connect()
-            sock.sendall(b"GET /sleep?s=0.5 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            asked.append(sock)
+        asked = [server.ask("/sleep?s=0.5", "Connection: close") for _ in range(3)]
         served = {json.loads(read_answer(sock)[2])["pid"] for sock in asked}
         for sock in asked:
             sock.close()
@@ -82,9 +78,7 @@ def test_workers_killed_again_and_again_under_load_fail_only_what_they_were_serv
 def test_term_answers_every_running_request_and_leaves_nothing() -> None:
     with Server("--workers", "20", application="work").ready() as server:
         server.full_strength(20)
-        asked = [server.connect() for _ in range(20)]
-        for number, sock in enumerate(asked):
-            sock.sendall(b"GET /sleep?s=1&id=%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+        asked = [server.ask(f"/sleep?s=1&id={number}") for number in range(20)]
         server.wait_for("sleeping", times=20)
         server.kill(signal.SIGTERM)
         answers = [read_answer(sock) for sock in asked]
@@ -98,8 +92,7 @@ def test_term_answers_every_running_request_and_leaves_nothing() -> None:
 
 def test_a_second_term_stops_at_once() -> None:
     with Server("--workers", "1", application="work", errors=r"killed|SIGKILL").ready() as server:
-        with server.connect() as sock:
-            sock.sendall(b"GET /sleep?s=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+        with server.ask("/sleep?s=60"):
             server.wait_for("sleeping")
             server.kill(signal.SIGTERM)
             server.wait_for("SIGTERM: stopping")
@@ -113,8 +106,7 @@ def test_a_second_term_stops_at_once() -> None:
 def test_what_outlasts_graceful_timeout_is_named_and_killed() -> None:
     with Server("--workers", "1", "--graceful-timeout", "0.5", application="work", errors="killed") as server:
         server.ready()
-        with server.connect() as sock:
-            sock.sendall(b"GET /sleep?s=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+        with server.ask("/sleep?s=60"):
             server.wait_for("sleeping")
             began = time.monotonic()
             assert server.stop() == 0
@@ -149,8 +141,7 @@ def test_an_arbiter_killed_under_load_fails_no_request() -> None:
 def test_without_its_supervisor_everything_ends_and_the_port_is_free() -> None:
     with Server("--workers", "2", application="work", errors="the supervisor is gone").ready() as server:
         port = server.port
-        with server.connect() as sock:
-            sock.sendall(b"GET /sleep?s=1&id=last HTTP/1.1\r\nHost: x\r\n\r\n")
+        with server.ask("/sleep?s=1&id=last") as sock:
             server.wait_for("sleeping")
             server.kill(signal.SIGKILL)
             # Before the last request is done: the port is not kept by those who finish it.
@@ -207,8 +198,7 @@ def test_winch_retires_all_workers_and_ttin_brings_them_back() -> None:
         server.full_strength(2)
         server.kill(signal.SIGWINCH)
         eventually(lambda: not server.workers(), "no worker is left")
-        with server.connect() as sock:  # accepted by the kernel; waits
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with server.ask("/", "Connection: close") as sock:  # accepted by the kernel; waits
             server.kill(signal.SIGTTIN)
             assert read_answer(sock)[0] == 200
 
@@ -230,12 +220,9 @@ def test_max_requests_replaces_a_worker_after_its_successor_is_ready() -> None:
 
 def test_connections_in_the_backlog_are_answered_at_the_stop() -> None:
     with Server("--workers", "1", application="work").ready() as server:
-        with server.connect() as first:
-            first.sendall(b"GET /sleep?s=0.5 HTTP/1.1\r\nHost: x\r\n\r\n")
+        with server.ask("/sleep?s=0.5") as first:
             server.wait_for("sleeping")
-            waiting = [server.connect() for _ in range(10)]
-            for sock in waiting:
-                sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+            waiting = [server.ask("/pid") for _ in range(10)]
             server.kill(signal.SIGTERM)
             assert read_answer(first)[0] == 200
             for sock in waiting:
@@ -246,8 +233,7 @@ def test_connections_in_the_backlog_are_answered_at_the_stop() -> None:
 
 
 def test_an_idle_keep_alive_connection_does_not_hold_up_the_stop() -> None:
-    with Server("--workers", "1").ready() as server, server.connect() as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with Server("--workers", "1").ready() as server, server.ask() as sock:
         assert read_answer(sock)[1].get("connection") is None
         began = time.monotonic()
         server.kill(signal.SIGTERM)
@@ -302,10 +288,9 @@ def test_no_descriptor_of_the_server_reaches_a_subprocess_of_the_application() -
 
 
 def test_a_fork_in_a_view_cannot_serve() -> None:
-    with Server("--workers", "1", application="forks").ready() as server, server.connect() as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with Server("--workers", "1", application="forks").ready() as server, server.ask() as sock:
         assert read_answer(sock)[2] == b"parent\n"
         # The next answer on this connection is the parent's again: the child said nothing.
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        send(sock, "/", "Connection: close")
         assert read_answer(sock)[2] == b"parent\n"
         assert sock.recv(1) == b""

@@ -49,8 +49,7 @@ def test_shared_pages_are_not_counted() -> None:
 def test_a_request_that_eats_the_machine_is_named_and_killed() -> None:
     arguments = ("--workers", "1", "--max-rss-hard", "200M")
     with Server(*arguments, application="hungry", errors="max_rss_hard|SIGKILL").ready() as server:
-        with server.connect() as sock:
-            sock.sendall(b"GET /?mib=300&sleep=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+        with server.ask("/?mib=300&sleep=60") as sock:
             server.wait_for(r'killed: max_rss_hard, [23]\d\d MiB of its own serving "GET /\?mib=300&sleep=60 HTTP/1.1"')
             assert sock.recv(1) == b""
         assert server.get("/?mib=0")[0] == 200
@@ -64,8 +63,7 @@ def test_while_it_drains_it_is_not_ready_and_closes_but_serves() -> None:
         server.kill(signal.SIGTERM)
         server.wait_for("SIGTERM: draining for 1 s")
         assert server.get("/ready")[0] == 503
-        with server.connect() as sock:
-            sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+        with server.ask("/pid") as sock:
             status, headers, _ = read_answer(sock)
             assert (status, headers["connection"]) == (200, "close")
         assert server.wait() == 0

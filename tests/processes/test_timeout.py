@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from tests.harness import PATIENCE, Clients, Server, eventually
+from tests.harness import PATIENCE, Clients, Server, eventually, send
 
 DJANGO = {"TEST_APPLICATION": ""}
 LATE = "Internal Server Error|SIGKILL|killed|serving|the application failed"
@@ -79,7 +79,7 @@ def test_a_request_that_is_not_to_be_ended_is_told_with_all_that_is_known_of_it(
     arguments = ("--workers", "1", "--timeout", "0.4", "--timeout-grace", grace)
     with Server(*arguments, environment=environment, errors=LATE).ready() as server, server.connect() as sock:
         (pid,) = server.full_strength(1)
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Request-ID: abc-1\r\n\r\n".encode())
+        send(sock, path, "X-Request-ID: abc-1")
         if stopped:
             eventually(lambda: psutil.Process(pid).status() == "sleeping", "it sleeps")
             server.kill(signal.SIGSTOP, pid)

@@ -23,8 +23,7 @@ from tests.harness import PATIENCE, ROOT, Server, eventually, free_port
 def test_a_hanging_request_is_named_with_its_stack_and_its_worker_killed(path: str) -> None:
     arguments = ("--workers", "2", "--timeout", "1", "--timeout-grace", "0")
     with Server(*arguments, application="work", errors="serving|killed").ready() as server:
-        asked = server.connect()
-        asked.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        asked = server.ask(path)
         # Others are served all the time.
         while not server.count("killed: serving"):
             assert server.get("/pid")[0] == 200
@@ -40,8 +39,7 @@ def test_a_hanging_request_is_named_with_its_stack_and_its_worker_killed(path: s
 def test_a_stopped_worker_is_continued_for_its_dump() -> None:
     arguments = ("--workers", "1", "--timeout", "1", "--timeout-grace", "0")
     server = Server(*arguments, application="work", errors="serving|killed")
-    with server.ready(), server.connect() as sock:
-        sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: x\r\n\r\n")
+    with server.ready(), server.ask("/sleep?s=600"):
         server.wait_for("sleeping")
         server.kill(signal.SIGSTOP, server.workers()[0])
         server.wait_for(r'File ".*tests/site/applications.py", line \d+ in work')

@@ -100,15 +100,31 @@ class Proxy:
     def __init__(self, upstream: str, options: str = "", patience: str = "60s") -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="proxy-")
         self.path = Path(self.folder.name)
-        with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        configuration = self.path / "configuration"
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
+            open(self.path / "output", "wb") as output,
+        ):
             self.port: int = listener.getsockname()[1]
-            with open(self.path / "output", "wb") as output:
-                self.process = self._start(listener, output.fileno(), upstream, options, patience)
+            number = listener.fileno()
+            configuration.write_text(self._configuration(number, upstream, options, patience))
+            self.process = subprocess.Popen(
+                self._command(configuration),
+                # As a new nginx inherits them from the one that it replaces; HAProxy's configuration names it.
+                env={**os.environ, "NGINX": f"{number};"},
+                pass_fds=(number,),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         self._until_it_listens()
 
-    def _start(
-        self, listener: socket.socket, output: int, upstream: str, options: str, patience: str
-    ) -> subprocess.Popen[bytes]:
+    def _configuration(self, listener: int, upstream: str, options: str, patience: str) -> str:
+        """`listener`: the descriptor of the socket that it inherits."""
+        raise NotImplementedError
+
+    def _command(self, configuration: Path) -> list[str]:
         raise NotImplementedError
 
     def _until_it_listens(self) -> None:
@@ -155,25 +171,14 @@ class Proxy:
 class Nginx(Proxy):
     _GRACEFULLY = signal.SIGQUIT
 
-    def _start(
-        self, listener: socket.socket, output: int, upstream: str, options: str, patience: str
-    ) -> subprocess.Popen[bytes]:
+    def _configuration(self, listener: int, upstream: str, options: str, patience: str) -> str:
         user = "user root;" if os.geteuid() == 0 else ""
-        text = NGINX.format(
+        return NGINX.format(
             folder=self.path, user=user, patience=patience, upstream=upstream, port=self.port, options=options
         )
-        (self.path / "nginx.conf").write_text(text)
-        number = listener.fileno()
-        return subprocess.Popen(
-            [tool("nginx"), "-p", str(self.path), "-c", str(self.path / "nginx.conf"), "-e", "stderr"],
-            # As a new nginx inherits them from the one that it replaces.
-            env={**os.environ, "NGINX": f"{number};"},
-            pass_fds=(number,),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+
+    def _command(self, configuration: Path) -> list[str]:
+        return [tool("nginx"), "-p", str(self.path), "-c", str(configuration), "-e", "stderr"]
 
     def _entries(self) -> list[dict[str, str]]:
         return [json.loads(line) for line in (self.path / "access.log").read_text("utf-8", "replace").splitlines()]
@@ -188,20 +193,12 @@ class Nginx(Proxy):
 class Haproxy(Proxy):
     _GRACEFULLY = signal.SIGUSR1
 
-    def _start(
-        self, listener: socket.socket, output: int, upstream: str, options: str, patience: str
-    ) -> subprocess.Popen[bytes]:
+    def _configuration(self, listener: int, upstream: str, options: str, patience: str) -> str:
         server = upstream.replace("unix:", "unix@")
-        text = HAPROXY.format(patience=patience, upstream=server, descriptor=listener.fileno(), options=options)
-        (self.path / "haproxy.cfg").write_text(text)
-        return subprocess.Popen(
-            [tool("haproxy"), "-db", "-f", str(self.path / "haproxy.cfg")],
-            pass_fds=(listener.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        return HAPROXY.format(patience=patience, upstream=server, descriptor=listener, options=options)
+
+    def _command(self, configuration: Path) -> list[str]:
+        return [tool("haproxy"), "-db", "-f", str(configuration)]
 
     def _entries(self) -> list[list[str]]:
         lines = (self.path / "output").read_text("utf-8", "replace").splitlines()

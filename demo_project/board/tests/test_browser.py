@@ -1,12 +1,11 @@
 """The board in a real browser, on the real server: `PreforkLiveServerTestCase` with Selenium.
 
-It takes Debian's packages chromium and chromium-driver, or any Chromium with its driver on the PATH; without them these
-tests are skipped. They are plain Django tests: `manage.py test demo_project.board.tests.test_browser` runs them, too.
+Where there is no browser these tests are skipped. They are plain Django tests:
+`manage.py test demo_project.board.tests.test_browser` runs them, too.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import unittest
 from pathlib import Path
@@ -18,39 +17,13 @@ from django.test import override_settings
 from django_prefork.test import PreforkLiveServerTestCase
 
 from ..models import Notice, SharedFile
+from .chromium import MISSING, By, Chrome, WebDriverWait, chromium
 
-try:
-    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-except ImportError:
-    Chrome = None  # type: ignore[misc, assignment]
-
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 # As long as a busy machine may take (seconds): waits end with what they wait for.
 PATIENCE = 30
 
 
-def browser(profile: str) -> Chrome:
-    """Headless, with a profile of its own, and quiet: it asks nobody but the server."""
-    options = ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",  # it refuses to run as root with one, as containers do
-        "--disable-dev-shm-usage",  # 64 MiB in a container
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={profile}",
-    ):
-        options.add_argument(argument)
-    return Chrome(options=options, service=ChromeService(executable_path=str(DRIVER)))
-
-
-@unittest.skipUnless(Chrome and BROWSER and DRIVER, "needs selenium, chromium and chromedriver")
+@unittest.skipIf(MISSING, MISSING)
 class BoardInABrowser(PreforkLiveServerTestCase):
     prefork: ClassVar = {"WORKERS": 2}
     folder: ClassVar[Path]
@@ -69,7 +42,7 @@ class BoardInABrowser(PreforkLiveServerTestCase):
             )
         )
         super().setUpClass()
-        cls.page = browser(str(cls.folder / "profile"))
+        cls.page = chromium(str(cls.folder / "profile"))
         # Clean-ups run in reverse: the browser leaves before the server, which so has nobody to wait for.
         cls.addClassCleanup(cls.page.quit)
 
