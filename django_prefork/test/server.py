@@ -26,40 +26,15 @@ from django.core.servers.basehttp import get_internal_wsgi_application
 from django.db import connections
 from django.test.testcases import _MediaFilesHandler, _StaticFilesHandler
 
-from django_prefork import config, log, process
+from django_prefork import log, process
 from django_prefork.arbiter import fork_safety
 from django_prefork.arbiter.arbiter import Arbiter
 from django_prefork.arbiter.listeners import Listener, listen_all, wanted
 from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.test.child import leave_the_tests
+from django_prefork.test.options import configure
 from django_prefork.worker import handoff
 
-# Options of production that a server in tests has no use for, or that say where and as whom it runs.
-_NOT_IN_TESTS = (
-    "WORKERS",
-    "BIND",
-    "GRACEFUL_TIMEOUT",
-    "DRAIN_DELAY",
-    "STATUS_BIND",
-    "CONTROL_SOCKET",
-    "ACCESS_LOG",
-    "ACCESS_LOG_FORMAT",
-    "PID_FILE",
-    "UMASK",
-    "USER",
-    "GROUP",
-    "PROC_NAME",
-)
-# And those of them that cannot be asked for, either.
-_NEVER = ("BIND", "STATUS_BIND", "CONTROL_SOCKET", "PID_FILE", "UMASK", "USER", "GROUP")
-_TESTS_OWN = {
-    # The second one shows what only more than one process can: state that a project keeps in memory.
-    "WORKERS": 2,
-    # Who still asks when the last test is over, asks for nobody.
-    "GRACEFUL_TIMEOUT": 2,
-    "ACCESS_LOG": "-",
-    "ACCESS_LOG_FORMAT": "{method} {path} {status} {duration_ms} ms",
-}
 # How much longer than the server itself this process waits for its end (seconds); it names what it has to kill.
 _PATIENCE = 3.0
 # A test fails when it has the answer; the worker still has to log it. So long that is waited for (seconds).
@@ -124,7 +99,7 @@ class PreforkServer:
         _check_databases(self._databases)
         if "django.contrib.staticfiles" in settings.INSTALLED_APPS:
             check_settings()  # here, where it is the test's own exception
-        self._config = self._configure()
+        self._config = configure(self.host, self.port, self._options)
         listeners = listen_all(wanted(self._config), self._config.backlog)
         self.port = int(listeners[0].port)
         self._board = Scoreboard.create()
@@ -169,16 +144,6 @@ class PreforkServer:
         _running.append(self)
         self._used = False
         self._await("ready")
-
-    def _configure(self) -> config.Config:
-        unused = [key for key in self._options if key in _NEVER]
-        if unused:
-            raise config.ConfigError(f"A server in tests has no {', '.join(unused)}: set host and port instead.")
-        production = getattr(settings, "PREFORK", None) or {}
-        kept = {key: value for key, value in production.items() if key not in _NOT_IN_TESTS}
-        host = "127.0.0.1" if self.host == "localhost" else self.host
-        bind = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        return config.resolve({}, {}, {**kept, **_TESTS_OWN, **self._options, "BIND": bind})
 
     def _await(self, word: str) -> None:
         """Until the Arbiter says so. Raises ServerError."""
