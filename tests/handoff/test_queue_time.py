@@ -66,9 +66,9 @@ def test_a_trusted_proxy_says_when_the_request_came_to_it() -> None:
 @pytest.mark.parametrize("stops", [False, True], ids=["goes on", "stops"])
 def test_of_all_who_waited_too_long_is_told_soon(stops: bool) -> None:
     with Server("--workers", "1", "--queue-timeout", "200ms", application="work").ready() as server:
-        blocker = fresh(server, "/sleep?s=1.5")
+        blocker = server.ask("/sleep?s=1.5")
         server.wait_for("sleeping")
-        late = [fresh(server, "/pid") for _ in range(10)]
+        late = [server.ask("/pid") for _ in range(10)]
         assert [read_answer(sock)[0] for sock in (blocker, *late)] == [200] + [503] * 10
         if stops:
             assert server.stop() == 0
