@@ -46,9 +46,15 @@ codecs.lookup("unicode_escape")
 
 
 class Sink(Protocol):
-    """Where a response's bytes go. `send` and `send_file` take all, at once or later, or raise `ClientGone`."""
+    """Where a response's bytes go. All that send take all, at once or later, or raise `ClientGone`."""
 
     def send(self, data: bytes, more: bytes = b"", /) -> None: ...
+    def stream(self, parts: tuple[bytes, ...], size: int, /) -> None:
+        """One piece, of `size` bytes; more may follow at once, or never."""
+
+    def end_stream(self, last: bytes = b"", /) -> None:
+        """Behind the pieces, whatever happened to them; `last` is what closes a chunked body."""
+
     def send_file(self, descriptor: int, offset: int, count: int) -> None: ...
     def progressed(self) -> None:
         """Said between the pieces of a stream: the application is not stuck."""
@@ -231,18 +237,25 @@ class Response:
                 self._sink.send_file(os.dup(descriptor), position, self.sent)
 
     def _send_iterable(self, result: Iterable[bytes]) -> None:
-        """Piece by piece, each sent as it is produced; the head waits for the first (PEP 3333)."""
+        """Piece by piece, as they are produced; the head waits for the first (PEP 3333)."""
         self.in_application = True
+        stream = self._sink.stream
         for piece in result:
             if not piece:
                 continue  # RFC 9112 section 7.1: an empty chunk would be the last one
             if type(piece) is not bytes:
                 piece = _bytes(piece)
-            if self._head_sent:
-                self._send_piece(piece)
-            else:
+            if not self._head_sent:
                 self._send_piece(piece, self._head(None))
-            self._sink.progressed()
+                self._sink.progressed()
+            elif self._chunked and not self._no_body:
+                size = len(piece)
+                self.sent += size
+                head = b"%x\r\n" % size
+                stream((head, piece, b"\r\n"), len(head) + size + 2)
+            elif piece := self._wanted(piece):
+                self.sent += len(piece)
+                stream((piece,), len(piece))
             if self._no_body or self._overrun:
                 break
         if not self._head_sent:
@@ -252,15 +265,18 @@ class Response:
         self._finish()
 
     def _send_piece(self, piece: bytes, head: bytes = b"") -> None:
-        if self._no_body:
-            piece = b""
-        elif self._length is not None:
-            piece = self._cut(piece)
+        piece = self._wanted(piece)
         self.sent += len(piece)
         if piece and self._chunked:
             piece = b"%x\r\n%b\r\n" % (len(piece), piece)
         if head or piece:
             self._sink.send(head + piece)
+
+    def _wanted(self, piece: bytes) -> bytes:
+        """What the answer has room for."""
+        if self._no_body:
+            return b""
+        return piece if self._length is None else self._cut(piece)
 
     def _cut(self, piece: bytes) -> bytes:
         """Never more body than announced: the client would take it for the next answer."""
@@ -276,9 +292,8 @@ class Response:
     def _finish(self) -> None:
         if self._no_body:
             return
-        if self._chunked:
-            self._sink.send(b"0\r\n\r\n")
-        elif self._length is not None and self.sent < self._length:
+        self._sink.end_stream(b"0\r\n\r\n" if self._chunked else b"")
+        if self._length is not None and self.sent < self._length:
             logger.error("response body shorter than its Content-Length of %d: connection closed", self._length)
             self.keep_alive = False
 
@@ -344,13 +359,15 @@ class Response:
         error = sys.exc_info()[1]
         # The answer first: a log handler of the project's may fail, too.
         self.keep_alive = False
-        if not self._head_sent:
-            self._head_sent = True
-            self.status = 500
-            try:
+        try:
+            if self._head_sent:
+                self._sink.end_stream()
+            else:
+                self._head_sent = True
+                self.status = 500
                 self._sink.send(error_response(500, head_only=self._request.method == "HEAD"))
-            except ClientGone:
-                pass  # the client did not wait for it
+        except ClientGone:
+            pass  # the client did not wait for it
         method, path = _named(environ)
         if isinstance(error, BadResponse):
             logger.error("%s: %s %s", error, method, path)

@@ -22,6 +22,7 @@ from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
 from django_prefork.worker.sending import LOOKS, RATE, Sending
 from django_prefork.worker.service import Service
+from django_prefork.worker.streaming import Courier, Parts, Stream, without
 from django_prefork.worker.waiting import AWAY, waited
 
 logger = logging.getLogger("django_prefork")
@@ -60,6 +61,7 @@ class Host(Protocol):
     row: Row
     service: Service
     storage: Storage
+    courier: Courier
     later: deque[Connection]
     idle_seconds: float
 
@@ -89,6 +91,7 @@ class Connection:
         "_rest",
         "_rest_since",
         "_sending",
+        "_stream",
         "_trusted",
         "_waited",
         "bind",
@@ -128,6 +131,7 @@ class Connection:
         self._rest_since = 0.0
         self._waited = 0.0  # how long the request that is here had to (seconds)
         self._sending: Sending | None = None  # what the client did not take at once
+        self._stream: Stream | None = None  # while the answer comes in pieces
         self._lingered = 0
         self._expects_more = False  # whether the client meant the connection to go on
 
@@ -380,6 +384,64 @@ class Connection:
             sending.keep(memoryview(more)[count - len(data) :])
         sending.hold_back()
 
+    def stream(self, parts: tuple[bytes, ...], size: int) -> None:
+        """Part of `Sink`: at once, or a moment later together with the pieces behind it."""
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = Stream(self, self.worker.courier)
+        count = stream.add(parts, size)
+        if count:
+            self.worker.row.sent += count
+            self.progressed()
+
+    def end_stream(self, last: bytes = b"") -> None:
+        """Part of `Sink`."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            self.worker.row.sent += stream.end(last)
+        elif last:
+            self.send(last)
+
+    @property
+    def behind(self) -> bool:
+        """Part of `Way`."""
+        return bool(self._sending)
+
+    def send_parts(self, parts: Parts, size: int) -> None:
+        """Part of `Way`."""
+        sending = self._sending
+        if sending:
+            sending.send(b"".join(parts))
+            return
+        while True:
+            try:
+                count = self.sock.sendmsg(parts)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                raise ClientGone(error.errno, str(error)) from None
+            if count == size:
+                return
+            parts, size = without(parts, count), size - count
+            if sending is None:
+                sending = self._begin_sending()
+            if not sending.is_quick():
+                break
+        sending.keep(b"".join(parts))
+        sending.hold_back()
+
+    def push(self, parts: list[bytes | memoryview]) -> bool:
+        """Part of `Way`."""
+        taken = self._sending.flush() if self._sending else 0
+        if parts and not self._sending:
+            try:
+                count = self.sock.sendmsg(parts)
+            except BlockingIOError:
+                count = 0
+            taken += count
+            parts[:] = without(parts, count)
+        return taken > 0
+
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Part of `Sink`."""
         self.worker.row.sent += count
@@ -501,6 +563,9 @@ class Connection:
         if self.state is _CLOSED:
             return
         self.state = _CLOSED
+        if self._stream is not None:
+            self._stream.give_up()
+            self._stream = None
         self.deadline = FOREVER
         self._drop_request()
         if self._sending is not None:

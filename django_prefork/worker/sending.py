@@ -87,7 +87,7 @@ class Sending:
             logger.error("cannot keep a response for a slow client: %s", error.strerror)
             raise ClientGone(error.errno, "no room for what the client does not take") from None
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """What the client takes now, and keep the rest. Raises `ClientGone`."""
         self.keep(data)
         self._again_bytes += len(data)
@@ -106,16 +106,8 @@ class Sending:
 
     def _hurry(self, rest: memoryview) -> memoryview:
         """Send `rest` as long as the client is quick; return what is to be kept when it no longer is, or all fits."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLOUT)
         while rest and not self._outbox.fits(len(rest)):
-            if self._hurried > QUICK_IN_ALL:
-                self._slow = True
-                break
-            began = time.monotonic()
-            taken = poll.poll(QUICK * 1000)
-            self._hurried += time.monotonic() - began
-            if not taken:
+            if not self.is_quick():
                 self._slow = True
                 break
             if self._outbox:
@@ -129,6 +121,17 @@ class Sending:
                     raise ClientGone(error.errno, str(error)) from None
             self._progressed()
         return rest
+
+    def is_quick(self) -> bool:
+        """Wait for room, if the client is likely to make some at once; whether it did."""
+        if self._hurried > QUICK_IN_ALL:
+            return False
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        began = time.monotonic()
+        taken = poll.poll(QUICK * 1000)
+        self._hurried += time.monotonic() - began
+        return bool(taken)
 
     def hold_back(self) -> None:
         """Beyond `send_buffer`, the worker's own time is spent: a response that large waits for its client."""

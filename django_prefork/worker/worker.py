@@ -34,6 +34,7 @@ from django_prefork.worker.guard import Guard, stack_of
 from django_prefork.worker.handoff import Handed, Queues
 from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 from django_prefork.worker.service import Service
+from django_prefork.worker.streaming import Courier
 from django_prefork.worker.waiting import waited
 
 logger = logging.getLogger("django_prefork")
@@ -131,6 +132,7 @@ class Worker:
             expire=self.expire,
             clock=self.clock,
         )
+        self.courier = Courier()
         self.storage = Storage(config.spool_dir, self.service.spool_room)
         #: To and from the siblings; None where the system has no such thing.
         self._queues = Queues(queues) if queues else None
@@ -440,6 +442,7 @@ class Worker:
         if self.service.forked:
             return  # a child of that child: its descriptors are its own
         self.service.forked = True
+        self.courier.forked()
         status.attach(self.board, ())
         signal.set_wakeup_fd(-1)
         self.loop.close()

@@ -43,6 +43,15 @@ class Wire:
             raise ClientGone(32, "Broken pipe")
         self.sends.append(data)
 
+    def stream(self, parts: tuple[bytes, ...], size: int, /) -> None:
+        assert all(parts) and size == sum(map(len, parts))
+        self.send(b"".join(parts))
+        self.progressed()
+
+    def end_stream(self, last: bytes = b"", /) -> None:
+        if last:
+            self.send(last)
+
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         assert count > 0, "nothing to send is no reason to wait for the client"
         self.files += 1

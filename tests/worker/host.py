@@ -15,6 +15,7 @@ from django_prefork.http.storage import Storage
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.loop import Loop
+from django_prefork.worker.streaming import Courier
 
 
 class Host:
@@ -28,6 +29,7 @@ class Host:
         self.trusted = TrustedProxies(())
         self.row = board.row(slot)
         self.storage = Storage()
+        self.courier = Courier()
         self.later: deque[Connection] = deque()
         self.idle_seconds = 10.0
         self.served: list[str] = []

@@ -50,6 +50,12 @@ class Sink:
     def send(self, data: bytes, more: bytes = b"") -> None:
         self.data += data + more
 
+    def stream(self, parts: tuple[bytes, ...], size: int) -> None:
+        self.data += b"".join(parts)
+
+    def end_stream(self, last: bytes = b"") -> None:
+        self.data += last
+
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         self.data += os.pread(descriptor, count, offset)
         os.close(descriptor)
