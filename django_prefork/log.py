@@ -110,6 +110,7 @@ def setup(config: Config, verbosity: int = 1, color: bool | None = None, brief: 
     """
     if color is None:
         color = _is_colorful(sys.stderr)
+    logger.handle = _handle  # type: ignore[method-assign]
     for name in (logger.name, "django", "django.request"):
         _detach(logging.getLogger(name))
     # LOGGING without `"disable_existing_loggers": False` silences every logger that was there before it, unless named.
@@ -127,6 +128,18 @@ def setup(config: Config, verbosity: int = 1, color: bool | None = None, brief: 
     requests = logging.getLogger("django.request")
     if not _shows_errors(requests):
         _attach(logging.getLogger("django") if requests.propagate else requests, logging.ERROR, color)
+
+
+def _handle(record: logging.LogRecord) -> None:
+    """As any logger does it, but that no process of the server ends by a handler of the project's that raises."""
+    try:
+        type(logger).handle(logger, record)
+    except Exception as error:
+        last = StderrHandler()
+        last.setFormatter(LineFormatter())
+        last.handle(record)
+        why = ("a handler of LOGGING failed at the line before: %r", (error,))
+        last.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, *why, None))
 
 
 def shows_errors() -> bool:

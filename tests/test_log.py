@@ -53,6 +53,23 @@ def stderr_to(fd: int) -> Iterator[None]:
 # Lifecycle lines.
 
 
+class Raising(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("the collector is down")
+
+
+def test_a_handler_that_raises_ends_nobody_and_the_line_is_on_stderr(
+    capfd: pytest.CaptureFixture[str], root_logger: logging.Logger
+) -> None:
+    root_logger.addHandler(Raising())
+    for _ in range(2):
+        setup(CONFIG, color=False)
+        logging.getLogger("django_prefork").warning("slow")
+    lines = [line.partition("] [")[2].partition("] ")[2] for line in capfd.readouterr().err.splitlines()]
+    failed = "[ERROR] a handler of LOGGING failed at the line before: RuntimeError('the collector is down')"
+    assert lines == ["[WARNING] slow", failed] * 2
+
+
 def test_lifecycle_lines_go_to_stderr_where_the_project_has_no_handler(capfd: pytest.CaptureFixture[str]) -> None:
     setup(CONFIG, color=False)
     logging.getLogger("django_prefork").info("worker=%d gen=1 pid=77 ready", 2)
