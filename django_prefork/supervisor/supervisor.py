@@ -24,6 +24,9 @@ from django_prefork.supervisor.workers import Workers
 
 # A SIGHUP to the whole process group comes from the Arbiter as well, by its word: within this time (seconds) it is one.
 SAME_SIGNAL = 2.0
+# Who ends a process and then its group (timeout(1) does) means one stop: within this time (seconds) it is one. Nobody
+# presses Ctrl-C twice as fast.
+SAME_STOP = 0.05
 
 # By name: on Linux SIGCLD hides SIGCHLD in any table built from dir(signal).
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -66,6 +69,7 @@ class Supervisor:
         self.stop_deadline: float | None = None
         #: When SIGHUP came to this process itself.
         self._hung_up_at = -SAME_SIGNAL
+        self._told_to_stop_at = -SAME_STOP
 
     @classmethod
     def inherit(cls, fd: int) -> Supervisor:
@@ -132,7 +136,9 @@ class Supervisor:
     def _handle(self, numbers: bytes) -> None:
         for number in numbers:
             if number in _STOP:
-                self.stop(signal.Signals(number).name)
+                if time.monotonic() - self._told_to_stop_at >= SAME_STOP:
+                    self._told_to_stop_at = time.monotonic()
+                    self.stop(signal.Signals(number).name)
             elif number == signal.SIGHUP:
                 self._hung_up_at = time.monotonic()
                 if self.terminal.was_closed:

@@ -13,6 +13,7 @@ import time
 import psutil
 import pytest
 
+from django_prefork.supervisor.supervisor import SAME_STOP
 from tests.harness import PATIENCE, Clients, Server, eventually, read_answer, send
 
 
@@ -97,10 +98,24 @@ def test_a_second_term_stops_at_once() -> None:
             server.kill(signal.SIGTERM)
             server.wait_for("SIGTERM: stopping")
             began = time.monotonic()
+            time.sleep(2 * SAME_STOP)  # prefork: ok
             server.kill(signal.SIGTERM)
             assert server.wait() == 0
             assert time.monotonic() - began < 2.0
         assert server.count(r'serving "GET /sleep\?s=60 HTTP/1.1" for .* killed') == 1
+
+
+def test_two_signals_of_the_same_moment_are_one_stop() -> None:
+    with Server("--workers", "1", application="work").ready() as server:
+        with server.ask("/sleep?s=1") as sock:
+            server.wait_for("sleeping")
+            server.kill(signal.SIGSTOP)
+            server.kill(signal.SIGTERM)
+            server.kill(signal.SIGINT)  # not TERM again: the kernel would keep one
+            server.kill(signal.SIGCONT)
+            assert read_answer(sock)[0] == 200
+            assert server.wait() == 0
+        assert server.count("at once") == 0
 
 
 def test_what_outlasts_graceful_timeout_is_named_and_killed() -> None:
