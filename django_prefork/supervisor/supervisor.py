@@ -192,7 +192,8 @@ class Supervisor:
 
     def upgrade(self) -> None:
         """This process itself anew, with the interpreter and the django-prefork that are there now; then a reload."""
-        if self.stop_deadline is not None or self.next_image.pid is not None or not self.generations.ever_healthy:
+        # The next image would not know until when it is to drain.
+        if self.board.draining or self.next_image.pid is not None or not self.generations.ever_healthy:
             say("INFO", "SIGUSR2: not now")
         else:
             self.next_image.probe(self._words())
@@ -291,7 +292,7 @@ class Supervisor:
                 break
             status = os.waitstatus_to_exitcode(code)
             if pid == self.next_image.pid:
-                if self.next_image.worked(status) and self.stop_deadline is None:
+                if self.next_image.worked(status) and not self.board.draining:
                     self._take_over()
                 continue
             for generation in self.generations:

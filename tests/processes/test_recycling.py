@@ -80,6 +80,16 @@ def test_a_second_term_cuts_the_drain_short() -> None:
         assert server.wait() == 0
 
 
+@pytest.mark.parametrize("upgrade_first", [True, False])
+def test_an_upgrade_does_not_make_it_forget_that_it_drains(upgrade_first: bool) -> None:
+    with Server("--workers", "1", "--drain-delay", "1").ready() as server:
+        orders = [signal.SIGTERM, signal.SIGUSR2]
+        for order in reversed(orders) if upgrade_first else orders:
+            server.kill(order)
+        assert server.wait() == 0
+        assert server.count("takes over") == 0
+
+
 def test_clients_that_a_load_balancer_withdraws_while_it_drains_lose_nothing() -> None:
     with Server("--workers", "2", "--drain-delay", "1", application="work").ready() as server:
         with Clients(server, 2, "/pid") as fresh, Clients(server, 2, "/pid", keep_alive=True) as kept:
