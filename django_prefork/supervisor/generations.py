@@ -165,6 +165,7 @@ class Generations:
         generation.stage = Stage.SERVING
         self.ever_healthy = True
         self._failures = 0
+        self._last_said = ""  # who makes the same mistake once more is told once more
         self._place.take_over(generation)
         for older in self._older(generation):
             if older.life is not None:

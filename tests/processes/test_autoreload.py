@@ -215,6 +215,16 @@ def test_broken_code_is_told_once_and_the_next_save_goes_on(site: Site) -> None:
         assert server.count("^SyntaxError") == 2
 
 
+def test_the_same_mistake_made_once_more_is_told_once_more(site: Site) -> None:
+    with site.serve(errors=BROKEN) as server:
+        for number in (1, 2):
+            site.write("board/views.py", "1 / 0")
+            server.wait_for("^ZeroDivisionError", times=number)
+            site.write("board/views.py", VIEWS)
+            server.wait_for(r"arbiter gen=\d+ pid=\d+ ready", times=number + 1)
+            becomes(server, "/code", b"one")
+
+
 def test_what_was_missing_may_be_a_file_that_nobody_knew(site: Site) -> None:
     with site.serve(errors=BROKEN) as server:
         site.write("board/views.py", "from board import words\n" + textwrap.dedent(VIEWS))
