@@ -228,7 +228,8 @@ class Server:
 class Clients:
     """`count` clients that ask again and again, each in a thread, until the block ends.
 
-    `keep_alive`: each on one connection for as long as the server lets it; else one connection a request.
+    `keep_alive`: each on one connection for as long as the server lets it; else one connection a request. `failures`
+    are connections that failed, and answers other than 200.
     """
 
     def __init__(self, server: Server, count: int, path: str = "/", *, keep_alive: bool = False) -> None:
@@ -251,6 +252,8 @@ class Clients:
                 connection.request("GET", self.path)
                 answer = connection.getresponse()
                 self.answers.append((answer.status, answer.read()))
+                if answer.status != 200:
+                    self.failures.append(f"answered with {answer.status}")
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
                 connection.close()

@@ -102,7 +102,7 @@ class Load:
     def check(self, failures: int = 0) -> None:
         assert len(self.all_failures) <= failures, self.all_failures[:5]
         answers = self.fresh.answers + self.kept.answers + self.slow.answers
-        assert {status for status, _ in answers} == {200}
+        assert {status for status, _ in answers} == {200} and self.uploads
         if not failures:
             assert self.kept.connections == 2 and self.slow.connections == 2, "a keep-alive connection was closed"
 
@@ -163,7 +163,9 @@ def recycle(seconds: float, say: Callable[[str], None]) -> None:
         with Load(server).running() as load:
             time.sleep(seconds)  # prefork: ok (the length of the run)
         load.check()
-        say(f"{server.count('retires: expired')} workers replaced: {load.say()}")
+        replaced = server.count("retires: expired")
+        assert replaced, "nobody was replaced"
+        say(f"{replaced} workers replaced: {load.say()}")
         assert server.stop() == 0
 
 
@@ -176,7 +178,9 @@ def scale(seconds: float, say: Callable[[str], None]) -> None:
                 server.kill(chance.choice((signal.SIGTTIN, signal.SIGTTOU)))
                 time.sleep(0.2)  # prefork: ok (the rhythm of signals)
         load.check()
-        say(f"{server.count('SIGTT')} changes: {load.say()}")
+        changes = server.count("SIGTT")
+        assert changes > 1, "nothing was changed"
+        say(f"{changes} changes: {load.say()}")
         assert server.stop() == 0
 
 

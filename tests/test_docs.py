@@ -262,10 +262,10 @@ def instructions(name: str) -> list[str]:
 def test_the_image_copies_what_is_there_and_what_is_not_ignored() -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignore
-    for line in instructions("COPY"):
-        if not line.startswith("--from"):
-            for source in line.split()[:-1]:
-                assert (ROOT / source).exists() and f"!{source}" in ignore, source
+    sources = [word for line in instructions("COPY") if "--from" not in line for word in line.split()[:-1]]
+    assert {"manage.py", "demo_project", "django_prefork"} <= set(sources)
+    for source in sources:
+        assert (ROOT / source).exists() and f"!{source}" in ignore, source
 
 
 def test_the_image_starts_the_server_as_pid_1() -> None:
@@ -283,7 +283,9 @@ def test_the_image_asks_for_health_where_the_server_answers() -> None:
     words = json.loads(check[check.index("[") :])
     compile(words[-1], "HEALTHCHECK", "exec")
     (environment,) = instructions("ENV")
-    for name in re.findall(r"environ\['(\w+)'\]", words[-1]):
+    names = re.findall(r"environ\['(\w+)'\]", words[-1])
+    assert "PORT" in names
+    for name in names:
         assert re.search(rf"\b{name}=", environment), name
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import socket
 import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,12 @@ class Pod:
             environment={**ENVIRONMENT, "PORT": str(port), "TMPDIR": str(machine.root / "scratch"), **environment},
         )
 
+    def ask(self, seconds: int) -> socket.socket:
+        """A request on its way that takes so long."""
+        sock = self.server.connect()
+        sock.sendall(f"GET /?sleep={seconds} HTTP/1.1\r\nHost: example.com\r\n\r\n".encode())
+        return sock
+
     def probe(self, timeout: float | None = None) -> int:
         """The status of an answer; 0 if there is none in time."""
         about = CONTAINER["readinessProbe"]
@@ -164,8 +170,7 @@ def test_a_pod_that_is_told_to_stop_fails_its_probe_first_and_no_request() -> No
                 assert pod.probe() == 503
                 fresh.some_more(5)
                 kept.some_more(5)
-            last = server.connect()
-            last.sendall(b"GET /?sleep=1 HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            last = pod.ask(1)
             server.kill(signal.SIGTERM)  # ends the delay
             assert server.wait(GRACE) == 0
             assert read_answer(last)[0] == 200
@@ -204,10 +209,9 @@ def test_a_probe_waits_while_all_workers_are_busy() -> None:
         pod = Pod(machine, "--workers", "1", PREFORK_DRAIN_DELAY="0s")
         with pod.server.ready() as server:
             assert ask(pod.port)[0] == 200
-            thread = threading.Thread(target=lambda: ask(pod.port, "/?sleep=2"))
-            thread.start()
+            asked = pod.ask(2)
             eventually(lambda: pod.probe(0.2) == 0, "the probe gets no answer in time")
-            thread.join(PATIENCE)
+            assert read_answer(asked)[0] == 200
             eventually(lambda: pod.probe() == 200, "and then it does")
             assert server.stop() == 0
 

@@ -12,14 +12,13 @@ import stat
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from django_prefork.config import resolve
-from tests.deploying.tools import Machine, ask, block, unit_lines
+from tests.deploying.tools import Machine, UnixConnection, ask, block, unit_lines
 from tests.harness import PATIENCE, Server, eventually
 from tests.wire.tools import needs_tool
 
@@ -220,15 +219,15 @@ def test_a_socket_of_systemd_keeps_those_who_come_during_a_restart() -> None:
             unit.reload(server)
             assert ask(machine.socket)[0] == 200
             assert unit.stop(server) == 0
-        answers: list[int] = []
-        waiting = [threading.Thread(target=lambda: answers.append(ask(machine.socket)[0])) for _ in range(5)]
-        for thread in waiting:
-            thread.start()
+        waiting = [UnixConnection(machine.socket) for _ in range(5)]
+        for client in waiting:
+            client.request("GET", "/")
         with unit.start(listener) as server:
             unit.ready(server)
-            for thread in waiting:
-                thread.join(PATIENCE)
-            assert answers == [200] * 5
+            for client in waiting:
+                answer = client.getresponse()
+                assert answer.status == 200 and answer.read()
+                client.close()
             assert unit.stop(server) == 0
         assert machine.socket.exists(), "it is systemd's"
 

@@ -118,7 +118,7 @@ def test_a_wall_clock_that_jumps_ends_nothing_and_keeps_no_time_limit(tmp_path: 
 
 
 def test_a_term_at_any_moment_of_the_start_leaves_nothing(tmp_path: Path) -> None:
-    """Eight servers, each with a TERM a little later in its start."""
+    """Six servers, each with a TERM a little later in its start."""
     chance = random.Random(16)
     with contextlib.ExitStack() as stack:
         servers = []

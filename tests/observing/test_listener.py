@@ -55,6 +55,7 @@ def test_the_metrics_are_what_prometheus_asks_for() -> None:
                 counts = [sample.value for sample in family.samples if sample.name.endswith("_bucket")]
                 (count,) = (sample.value for sample in family.samples if sample.name.endswith("_count"))
                 assert counts == sorted(counts) and counts[-1] == count >= 31
+        assert {family.type for family in families.values()} == {"counter", "gauge", "histogram"}
         counted = metrics(server)
         requests = counted["prefork_requests_total"]
         assert requests[(("code", "2xx"),)] == len(clients.answers) and requests[(("code", "4xx"),)] == 1

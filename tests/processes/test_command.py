@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests.harness import ROOT, Server
+from tests.harness import ROOT, Server, eventually
 
 
 def test_print_config_says_where_each_value_came_from(capsys: pytest.CaptureFixture[str], settings: object) -> None:
@@ -87,13 +87,13 @@ def test_it_greets_like_runserver() -> None:
 
 def test_verbosity_0_says_only_what_is_wrong() -> None:
     with Server("--workers", "1", "--verbosity", "0", errors="was ended by SIGKILL") as server:
-        from tests.harness import eventually
-
         worker = eventually(lambda: [pid for pid in server.processes() if pid != server.pid][1:], "a worker")[0]
         server.kill(9, worker)
         server.wait_for("was ended by SIGKILL")
         assert server.stop() == 0
-    assert not [line for line in server.lines if "INFO" in line and f"[{server.pid}]" not in line]
+    # The Supervisor knows no verbosity: of the stop it speaks as ever.
+    said = [line.partition("[INFO] ")[2] for line in server.lines if "[INFO]" in line]
+    assert said == ["SIGTERM: stopping", "stopped, exit status 0"]
 
 
 def test_help_names_a_unit_for_every_option() -> None:

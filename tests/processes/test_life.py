@@ -7,14 +7,13 @@ import json
 import os
 import re
 import signal
-import threading
 import time
 
 import psutil
 import pytest
 
 from django_prefork.supervisor.supervisor import SAME_STOP
-from tests.harness import PATIENCE, Clients, Server, eventually, read_answer, send
+from tests.harness import Clients, Server, eventually, read_answer, send
 
 
 def test_three_workers_under_one_arbiter_all_serve() -> None:
@@ -259,13 +258,7 @@ def test_an_idle_keep_alive_connection_does_not_hold_up_the_stop() -> None:
 
 def test_a_stopped_arbiter_murders_nobody_when_it_goes_on() -> None:
     with Server("--workers", "1", "--timeout", "2", application="work").ready() as server:
-        answers: list[int] = []
-
-        def ask() -> None:
-            answers.append(server.get("/sleep?s=1.5")[0])
-
-        thread = threading.Thread(target=ask)
-        thread.start()
+        asked = server.ask("/sleep?s=1.5")
         server.wait_for("sleeping")
         worker = server.workers()[0]
         # All of it stands still, as on a suspended machine.
@@ -274,8 +267,7 @@ def test_a_stopped_arbiter_murders_nobody_when_it_goes_on() -> None:
         time.sleep(3)  # prefork: ok (the suspension itself)
         for pid in (server.arbiter(), worker):
             server.kill(signal.SIGCONT, pid)
-        thread.join(PATIENCE)
-        assert answers == [200]
+        assert read_answer(asked)[0] == 200
         assert server.workers() == [worker]
 
 

@@ -109,7 +109,7 @@ def test_capacity_never_drops_below_workers_during_a_reload(project: Project) ->
         if re.search("worker=.* gen=1 .* retires: gives way", line):
             retired += 1
             assert retired <= ready, server.log
-    assert ready == 3
+    assert ready == 3 and retired >= 2  # the last ones may go with their generation
 
 
 BROKEN = {
@@ -256,7 +256,7 @@ def test_a_term_during_a_reload_stops_the_server(project: Project) -> None:
 
 
 def test_a_hundred_reloads_leave_no_descriptor_and_no_memory_behind(project: Project) -> None:
-    """Ten here; `python -m tests.soak --reloads` does a hundred under load."""
+    """Ten here; `python -m tests.soak reload` does a hundred under load."""
     with project.serve("--workers", "1") as server:
         hup(server, 2)
         eventually(lambda: len(server.processes()) == 3, "one generation is left")

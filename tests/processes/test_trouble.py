@@ -8,8 +8,8 @@ import socket
 import stat
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import django
@@ -269,11 +269,8 @@ def test_requests_at_once_are_logged_a_line_each(tmp_path: Path) -> None:
         "--workers", "3", "--access-log", str(log), "--access-log-format", "{method} {path} {status}"
     ) as server:
         server.ready()
-        threads = [threading.Thread(target=lambda n=n: [server.get(f"/{n}/{i}") for i in range(20)]) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: [server.get(f"/{n}/{i}") for i in range(20)], range(4)))
         server.stop()
     lines = log.read_text().splitlines()
     assert sorted(lines) == sorted(f"GET /{n}/{i} 200" for n in range(4) for i in range(20))

@@ -15,9 +15,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from django_prefork.memory import private_bytes
 from tests.harness import PATIENCE, Server
-from tests.wire.tools import ask, connect, descriptors, serve, to_the_end, worker_of
+from tests.wire.tools import ask, connect, descriptors, private, serve, to_the_end, worker_of
 
 MIB = 1024 * 1024
 HALF_HEAD = b"GET /half-head HTTP/1.1\r\nHost: h\r\nX-Half: "
@@ -68,7 +67,7 @@ def run(server: Server, scale: float = 1.0) -> Siege:
     worker = worker_of(server)
     for _ in range(50):
         ask(server)
-    before = private_bytes(worker.pid) or 0
+    before = private(worker)
     open_before = worker.num_fds()
     with selectors.DefaultSelector() as selector:
         try:
@@ -102,7 +101,7 @@ def _besiege(
     while reading or not deaf_gone:
         assert time.monotonic() < give_up, f"{reading} clients, {worker.num_fds() - open_before} descriptors are left"
         waits.append(ask(server))
-        peak = max(peak, private_bytes(worker.pid) or 0)
+        peak = max(peak, private(worker))
         open_peak = max(open_peak, worker.num_fds())
         if not deaf_gone and kept(worker.pid) == kept_before:
             deaf_gone = time.monotonic()
@@ -120,7 +119,7 @@ def _besiege(
         if not party.reads:
             for sock in party.socks:
                 party.heard.append(to_the_end(sock))
-    after = private_bytes(worker.pid) or 0
+    after = private(worker)
     return Siege(parties, waits, before, peak, after, (open_before, open_peak, worker.num_fds()))
 
 

@@ -6,11 +6,10 @@ import threading
 
 import pytest
 
-from django_prefork.memory import private_bytes
 from tests.harness import eventually
 from tests.wire import siege
 from tests.wire.applications import LARGE
-from tests.wire.tools import NotHere, ask, connect, descriptors, reset, serve, to_the_end, worker_of
+from tests.wire.tools import NotHere, ask, connect, descriptors, private, reset, serve, to_the_end, worker_of
 
 
 def test_1600_slow_and_silent_clients_cost_a_new_one_nothing() -> None:
@@ -46,10 +45,10 @@ def test_what_waits_for_a_client_that_does_not_read_is_bounded(path: bytes) -> N
     with serve() as server:
         worker = worker_of(server)
         ask(server)
-        before = private_bytes(worker.pid) or 0
+        before = private(worker)
         socks = [connect(server, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path, 1 << 18) for _ in range(5)]
         ask(server)
-        each = ((private_bytes(worker.pid) or 0) - before) / len(socks)
+        each = (private(worker) - before) / len(socks)
         for sock in socks:
             reset(sock)
         assert each < 1.5 * siege.MIB, f"{each / 1024:.0f} KiB each"

@@ -26,6 +26,7 @@ CHUNKED = b"POST /count HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\
 def settled(server: Server, count: int) -> None:
     """The worker has given back what clients took: `count` descriptors are left."""
     worker = worker_of(server)
+    ask(server)  # it has accepted all who came before
     eventually(lambda: worker.num_fds() <= count, f"{count} descriptors")
     ask(server)
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from django_prefork.memory import private_bytes
 from tests.harness import PATIENCE, Server
 
 HELLO = b"GET /hello HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -108,6 +109,13 @@ def needs_tool(*names: str) -> pytest.MarkDecorator:
     """Skip a test where a program is missing, and say which."""
     missing = [name for name in names if not (shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin"))]
     return pytest.mark.skipif(bool(missing), reason=f"there is no {' and no '.join(missing)} on this machine")
+
+
+def private(process: psutil.Process) -> int:
+    """Bytes of memory of its own."""
+    size = private_bytes(process.pid)
+    assert size is not None, "this system does not tell"
+    return size
 
 
 def cpu_seconds(process: psutil.Process) -> float:

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from django_prefork.memory import private_bytes
 from tests.harness import read_answer
 from tests.wire.proxies import Nginx
-from tests.wire.tools import NotHere, ask, serve, tool, worker_of
+from tests.wire.tools import NotHere, ask, private, serve, tool, worker_of
 
 MIB = 1024 * 1024
 #: How much of nginx's speed ours has to be, and how much memory of its own the worker may need for it.
@@ -111,7 +110,7 @@ def measure(size: int, folder: str | None, rounds: int = ROUNDS, beside: bool = 
             send(server.port, path / "body")  # the first fills caches, and is not measured
             measured = Measured(size, [], [], 0)
             for _ in range(rounds):
-                with watched(lambda: private_bytes(worker.pid) or 0) as memory:
+                with watched(lambda: private(worker)) as memory:
                     seconds, said = send(server.port, path / "body")
                 assert (said["size"], said["sha256"]) == (size, digest), said
                 # Reading it in pieces of 1 MiB is the application's.
