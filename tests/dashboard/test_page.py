@@ -6,6 +6,7 @@ import io
 import os
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.test import Client
 
-from django_prefork import status
+from django_prefork import snapshot, status
 from django_prefork.scoreboard import Scoreboard, State
 from tests.dashboard.tools import PAGE
 
@@ -137,10 +138,14 @@ def test_what_a_client_sends_is_text(viewer: Client, server: Told) -> None:
         assert "secret" not in page
 
 
-def test_figures_are_the_same_in_every_language(viewer: Client, server: Told, settings: Any) -> None:
+def test_figures_are_the_same_in_every_language(
+    viewer: Client, server: Told, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()  # and no later, however long the page takes
+    monkeypatch.setattr(snapshot, "time", SimpleNamespace(monotonic=lambda: now, time=time.time))
     settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR = "de", True
     server.board.occupy(0, 1234567)
-    server.row.begin(b"\nGET / HTTP/1.1", time.monotonic() - 1.5)
+    server.row.begin(b"\nGET / HTTP/1.1", now - 1.5)
     server.row.limit(60.0)
     page = text(viewer)
     assert "pid 1234567" in page and 'class="pf-fill" width="2.5"' in page and 'lang="en"' in page
