@@ -24,8 +24,8 @@ from django_prefork.supervisor.workers import Workers
 
 # A SIGHUP to the whole process group comes from the Arbiter as well, by its word: within this time (seconds) it is one.
 SAME_SIGNAL = 2.0
-# Who ends a process and then its group (timeout(1) does) means one stop: within this time (seconds) it is one. Nobody
-# presses Ctrl-C twice as fast.
+# Who ends a process and then its group (timeout(1) does) means one stop, and the Arbiter, which passes on what it gets,
+# may be heard first: within this time (seconds) it is one. Nobody presses Ctrl-C twice as fast.
 SAME_STOP = 0.05
 
 # By name: on Linux SIGCLD hides SIGCHLD in any table built from dir(signal).
@@ -137,7 +137,6 @@ class Supervisor:
         for number in numbers:
             if number in _STOP:
                 if time.monotonic() - self._told_to_stop_at >= SAME_STOP:
-                    self._told_to_stop_at = time.monotonic()
                     self.stop(signal.Signals(number).name)
             elif number == signal.SIGHUP:
                 self._hung_up_at = time.monotonic()
@@ -157,6 +156,7 @@ class Supervisor:
 
     def stop(self, reason: str) -> None:
         """Gracefully, after `drain_delay`; a second time without that, and then at once."""
+        self._told_to_stop_at = time.monotonic()
         if not self.board.draining and self.place.drain_delay:
             # Not ready any more, and closing after each answer, but accepting: a load balancer notices late.
             self.board.drain()

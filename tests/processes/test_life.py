@@ -117,6 +117,24 @@ def test_two_signals_of_the_same_moment_are_one_stop() -> None:
         assert server.count("at once") == 0
 
 
+def test_a_stop_of_all_processes_is_one_though_the_arbiter_is_heard_first() -> None:
+    with Server("--workers", "1", application="work").ready() as server:
+        with server.ask("/sleep?s=1") as sock:
+            server.wait_for("sleeping")
+            arbiter = psutil.Process(server.arbiter())
+            server.kill(signal.SIGSTOP)
+            switches = arbiter.num_ctx_switches().voluntary
+            server.kill(signal.SIGTERM, arbiter.pid)
+            told = 2  # it woke, and went to sleep again
+            eventually(lambda: arbiter.num_ctx_switches().voluntary >= switches + told, "the arbiter has passed it on")
+            server.kill(signal.SIGTERM)
+            server.kill(signal.SIGCONT)
+            assert read_answer(sock)[0] == 200
+            assert server.wait() == 0
+        assert server.count("SIGTERM to the arbiter: stopping") == 1
+        assert server.count("at once") == 0
+
+
 def test_what_outlasts_graceful_timeout_is_named_and_killed() -> None:
     with Server("--workers", "1", "--graceful-timeout", "0.5", application="work", errors="killed") as server:
         server.ready()
