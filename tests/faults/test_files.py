@@ -170,10 +170,11 @@ def test_a_log_that_nobody_takes_does_no_harm(tmp_path: Path, how: str) -> None:
 @HOW
 def test_a_log_that_nobody_takes_does_not_keep_a_lost_arbiter_from_being_replaced(tmp_path: Path, how: str) -> None:
     path = tmp_path / "s"
-    with unheard(how, path, "--workers", "1", "--boot-timeout", "2") as server:
+    # A boot that waited for its log would do so for longer than we wait for it.
+    with unheard(how, path, "--workers", "1", "--boot-timeout", f"{2 * PATIENCE}") as server:
         _, arbiter, worker = sorted(server.processes())
         server.kill(signal.SIGKILL, arbiter)
-        eventually(lambda: worker not in server.processes(), "the old worker gives way to a new one", 3)
+        eventually(lambda: worker not in server.processes(), "the old worker gives way to a new one")
         assert ask(path) == 200
 
 
