@@ -13,6 +13,7 @@ import re
 import select
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -25,6 +26,8 @@ from django.utils.termcolors import colorize
 
 from django_prefork.access_format import Answer, escape, line_maker, record_fields
 from django_prefork.config import DEBUG_DEFAULT, Config, ConfigError
+from django_prefork.layout import SLOTS
+from django_prefork.unwritten import Lines, Unwritten
 
 __all__ = ["AccessLog", "LineFormatter", "StderrHandler", "access", "escape", "logger", "setup"]
 
@@ -224,9 +227,10 @@ def _colored(line: Callable[[Answer], str]) -> Callable[[Answer], str]:
 
 
 class AccessLog:
-    """Where answers are logged: to a descriptor, to the project's handlers, or both. One write(2) for each answer.
+    """Where answers are logged: to a descriptor, to the project's handlers, or both.
 
-    Complaints about itself go to the `django_prefork` logger, at most one a minute.
+    Each line is written at once, whole, but in a worker that has said `gather`. Complaints about itself go to the
+    `django_prefork` logger, at most one a minute.
     """
 
     def __init__(self, line: Callable[[Answer], str], destination: str | None, to_logger: bool) -> None:
@@ -249,6 +253,9 @@ class AccessLog:
             self._fd = self._open()
         # A file never makes anybody wait, so that asking first would be for nothing.
         self._is_file = self._fd >= 0 and stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._unwritten = Unwritten(SLOTS)
+        self._lines: Lines | None = None  # what this worker has not written yet
+        self._lock = threading.Lock()  # for the lines
 
     @classmethod
     def from_config(cls, config: Config, color: bool | None = None) -> AccessLog | None:
@@ -303,11 +310,53 @@ class AccessLog:
         line = self._line(answer)
         if self._to_file:
             data = (line + "\n").encode("utf-8", "backslashreplace")
-            if problem := _put(self._fd, data, None if self._is_file else 0 if self._stuck else _PATIENCE):
-                self._complain("line dropped", problem)
-            self._stuck = bool(problem)
+            if self._lines is None:
+                self._write(data)
+            else:
+                self._keep(self._lines, data)
         if self._to_logger:
             self._pass_on(line, answer)
+
+    # -- lines that are written together -------------------------------------------------------------------------------
+
+    def gather(self, slot: int) -> bool:
+        """By the worker in `slot`: from now on lines wait for `flush`, which any of its threads may call.
+
+        False: there are none to write, since the project's handlers alone get them.
+        """
+        if self._to_file:
+            self._lines = self._unwritten.of(slot)
+        return self._to_file
+
+    def flush(self) -> None:
+        """Write what waits."""
+        lines = self._lines
+        if lines is not None and lines.size:
+            with self._lock:
+                self._write_all(lines)
+
+    def rescue(self, slot: int) -> None:
+        """By the Arbiter: write what the worker in `slot` had not when it died."""
+        self._write_all(self._unwritten.of(slot))
+
+    def _keep(self, lines: Lines, data: bytes) -> None:
+        with self._lock:
+            if not lines.add(data):
+                self._write_all(lines)
+                if not lines.add(data):
+                    self._write(data)
+
+    def _write_all(self, lines: Lines) -> None:
+        if lines.size:
+            self._write(lines.text())
+            # Only now: who dies in between leaves lines that are written twice, and not lines that never are.
+            lines.clear()
+
+    def _write(self, data: bytes) -> None:
+        if problem := _put(self._fd, data, None if self._is_file else 0 if self._stuck else _PATIENCE):
+            count = data.count(b"\n")
+            self._complain("line dropped" if count == 1 else f"{count} lines dropped", problem)
+        self._stuck = bool(problem)
 
     def _pass_on(self, line: str, answer: Answer) -> None:
         """To the project's handlers: some 10 µs more than a file costs, for a LogRecord and what handlers do."""
@@ -318,6 +367,7 @@ class AccessLog:
 
     def reopen(self) -> None:
         """Open the file again, as something (logrotate) has moved it away; if that fails, go on with the old one."""
+        self.flush()
         if not self._path or self._fd < 0:
             return
         try:

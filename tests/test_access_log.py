@@ -6,6 +6,7 @@ import logging
 import logging.config
 import os
 import re
+import select
 import stat
 import sys
 import time
@@ -170,6 +171,102 @@ def test_each_record_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     access_log.log(**ANSWER)
     access_log.close()
     assert len(writes) == 2 and all(data.count(b"\n") == 1 for data in writes)
+
+
+# Lines that wait.
+
+
+@pytest.fixture
+def gathering(tmp_path: Path) -> Iterator[AccessLog]:
+    access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a", access_log_format="{target}"))
+    assert access_log
+    assert access_log.gather(3)
+    yield access_log
+    access_log.close()
+
+
+def test_lines_wait_for_each_other_and_are_written_together(
+    gathering: AccessLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        gathering.log(**{**ANSWER, "target": f"/{number}"})
+    assert (tmp_path / "a").read_text() == ""
+    writes = []
+    monkeypatch.setattr(log.os, "write", lambda fd, data: writes.append(data) or len(data))
+    gathering.flush()
+    gathering.flush()
+    assert writes == [b"/0\n/1\n/2\n"]
+
+
+def test_no_more_of_them_than_a_pipe_takes_whole(
+    gathering: AccessLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    write = os.write
+
+    def written(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(log.os, "write", written)
+    targets = ["/" + "x" * (number * 37 % 900) for number in range(100)]
+    for target in targets:
+        gathering.log(**{**ANSWER, "target": target})
+    gathering.flush()
+    assert (tmp_path / "a").read_text().splitlines() == targets
+    assert max(sizes) <= select.PIPE_BUF and len(sizes) < len(targets) / 2
+
+
+def test_a_line_that_is_too_long_to_wait_keeps_its_place(gathering: AccessLog, tmp_path: Path) -> None:
+    targets = ["/before", "/" + "x" * select.PIPE_BUF, "/behind"]
+    for target in targets:
+        gathering.log(**{**ANSWER, "target": target})
+    gathering.flush()
+    assert (tmp_path / "a").read_text().splitlines() == targets
+
+
+def test_they_go_to_the_file_they_were_made_for(gathering: AccessLog, tmp_path: Path) -> None:
+    gathering.log(**ANSWER)
+    (tmp_path / "a").rename(tmp_path / "a.1")
+    gathering.reopen()
+    gathering.log(**ANSWER)
+    gathering.flush()
+    assert (tmp_path / "a").read_text() == (tmp_path / "a.1").read_text() == "/notices/17?page=2\n"
+
+
+def test_what_a_dead_worker_has_not_written_is_written_once(tmp_path: Path) -> None:
+    access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a", access_log_format="{target}"))
+    assert access_log
+    pid = os.fork()
+    if not pid:
+        access_log.gather(7)
+        access_log.log(**{**ANSWER, "target": "/written"})
+        access_log.flush()
+        access_log.log(**{**ANSWER, "target": "/left"})
+        os._exit(0)
+    os.waitpid(pid, 0)
+    for slot in (6, 7, 7, 8):
+        access_log.rescue(slot)
+    access_log.close()
+    assert (tmp_path / "a").read_text() == "/written\n/left\n"
+
+
+def test_it_is_said_how_many_are_dropped(gathering: AccessLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(log.os, "write", full)
+    logging.getLogger("django_prefork").addHandler(kept := Kept())
+    for _ in range(3):
+        gathering.log(**ANSWER)
+    gathering.flush()
+    assert [record.getMessage() for record in kept.records] == ["access log: 3 lines dropped: No space left on device"]
+
+
+def test_where_only_handlers_get_them_none_waits() -> None:
+    log.access.addHandler(Kept())
+    access_log = AccessLog.from_config(Config.of())
+    assert access_log and not access_log.gather(0)
 
 
 def test_the_file_is_appended_to_private_and_not_inherited(tmp_path: Path) -> None:

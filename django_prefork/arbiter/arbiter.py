@@ -111,6 +111,7 @@ class Arbiter:
             superior=self.superior,
             stacks=self.stacks,
             chronicle=self.chronicle,
+            access_log=access_log,
             forget=self._forget_ours,
             one_at_a_time=generation > 1 and reloading is None,
         )

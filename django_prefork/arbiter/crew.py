@@ -18,6 +18,7 @@ from django_prefork.arbiter.superior import Superior
 from django_prefork.arbiter.throttle import Throttle
 from django_prefork.config import Config
 from django_prefork.layout import SLOTS
+from django_prefork.log import AccessLog
 from django_prefork.memory import OutOfMemory
 from django_prefork.report import quoted
 from django_prefork.scoreboard import Scoreboard
@@ -49,6 +50,7 @@ class Crew:
         superior: Superior,
         stacks: Stacks,
         chronicle: Chronicle,
+        access_log: AccessLog | None,
         forget: Callable[[], None],
         one_at_a_time: bool,
     ) -> None:
@@ -61,6 +63,7 @@ class Crew:
         self._superior = superior
         self._stacks = stacks
         self._chronicle = chronicle
+        self._access_log = access_log
         self._forget = forget
         self._one_at_a_time = one_at_a_time
         self._throttle = Throttle()
@@ -231,7 +234,10 @@ class Crew:
 
     def _bury(self, child: Child, status: int) -> None:
         reading = self._board.read(child.slot)
-        multiprocess.worker_ended(child.slot)  # while the slot is nobody else's
+        # While the slot is nobody else's.
+        multiprocess.worker_ended(child.slot)
+        if self._access_log is not None:
+            self._access_log.rescue(child.slot)
         self._board.free(child.slot)
         child.close()
         expected = child.stage in (Stage.LEAVING, Stage.DOOMED)

@@ -41,7 +41,8 @@ class Guard:
 
     `after` (seconds into a request) is when `help_out` is called, again and again while the request runs. `slow`
     (seconds) is when `tell` is, with the request's age and the frame it has come to, and again at each doubling.
-    Either may be infinite. `answered` tells how many requests were.
+    Either may be infinite. `answered` tells how many requests were. `meanwhile` is called at each look that finds one
+    running for longer than a look takes to come, every PARK seconds at the least.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Guard:
         help_out: Callable[[], None],
         tell: Callable[[float, FrameType], None],
         answered: Callable[[], int],
+        meanwhile: Callable[[], None] = lambda: None,
         *,
         after: float = math.inf,
         slow: float = math.inf,
@@ -58,6 +60,7 @@ class Guard:
         self._slow = slow
         self._tell = tell
         self._answered = answered
+        self._meanwhile = meanwhile
         self._thread = threading.get_ident()
         self._number = threading.get_native_id()
         #: When the running request began (monotonic); 0 while none runs. Written by the main thread alone.
@@ -121,6 +124,8 @@ class Guard:
             age = now - began
             if began != known:
                 known, due = began, self._slow
+            if age >= tick:
+                self._meanwhile()
             if age >= due:
                 while due <= age:
                     due *= 2
@@ -133,7 +138,7 @@ class Guard:
                 time.sleep(tick)
             else:
                 # No longer than the limits themselves: by then the next request may be over one of them.
-                time.sleep(min(self.after, self._slow, self.after - age, due - age))
+                time.sleep(min(tick, self.after - age, due - age))
 
     def _starves(self) -> bool:
         """Whether the request takes long for want of a CPU.

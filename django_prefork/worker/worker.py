@@ -176,6 +176,7 @@ class Worker:
         while True:
             # Garbage is collected when nobody waits: whether that is so, a turn without waiting tells.
             due = collector is not None and not collected and collector.due()
+            self._write_log()
             busy = loop.wait(0.0 if due else self._patience())
             # Never twice in a row: were there as much again at once, the worker would do nothing else.
             collected = False
@@ -226,11 +227,16 @@ class Worker:
         guard = self.service.guard
         if guard is None:
             guard = self.service.guard = Guard(
-                self._help_out, self._name_slow, self.service.answered, after=after, slow=slow
+                self._help_out, self._name_slow, self.service.answered, self._write_log, after=after, slow=slow
             )
             guard.start()
         else:
             guard.share(after)
+
+    def _write_log(self) -> None:
+        """What waits of the access log, between two turns; the guard's, too: the turn takes long."""
+        if self._access_log is not None:
+            self._access_log.flush()
 
     def _name_slow(self, age: float, frame: FrameType) -> None:
         """The guard's: the request runs for longer than slow_request."""
@@ -334,7 +340,7 @@ class Worker:
         signals.emit(signals.post_fork, slot=self.slot, generation=self.generation)
         self.loop.watch(read, Wakeup(lambda: os.read(read, 1024)), READ)
         self.loop.watch(self._life, _Life(self), READ)
-        if self.config.slow_request:
+        if (self._access_log is not None and self._access_log.gather(self.slot)) or self.config.slow_request:
             self._guard(after=FOREVER)
         self._doors.open()
         if self.collector is not None:
@@ -430,6 +436,7 @@ class Worker:
         """Leave the process: close what the project opened, let it flush, and end. Never returns."""
         try:
             self.service.tell_given_up(FOREVER)
+            self._write_log()
             signals.emit(signals.worker_exiting, slot=self.slot, generation=self.generation, reason=self.leaving)
             process.close_databases(pools=True)
             logger.info("%s leaves: %s", self.name, self.leaving)

@@ -263,6 +263,34 @@ def test_log_files_are_reopened_on_usr1(tmp_path: Path) -> None:
         eventually(asked, "a line in the new file")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_answered_is_in_the_log_while_the_next_request_takes_its_time(tmp_path: Path, workers: str) -> None:
+    """Both came at once: the worker does not come back to its loop between them."""
+    log = tmp_path / "access.log"
+    arguments = ("--workers", workers, "--access-log", str(log), "--access-log-format", "{target}")
+    with (
+        Server(
+            *arguments, "--graceful-timeout", "100ms", application="work", errors="the server stops"
+        ).ready() as server,
+        server.connect() as client,
+    ):
+        client.sendall(b"GET /pid HTTP/1.1\r\nHost: h\r\n\r\nGET /sleep?s=30 HTTP/1.1\r\nHost: h\r\n\r\n")
+        server.wait_for("sleeping")
+        eventually(lambda: log.read_text() == "/pid\n", "the line of the first one")
+
+
+def test_what_was_answered_is_in_the_log_when_the_next_request_ends_the_worker(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    arguments = ("--workers", "1", "--access-log", str(log), "--access-log-format", "{target}")
+    with Server(*arguments, application="work", errors="exited with").ready() as server, server.connect() as client:
+        client.sendall(b"GET /pid HTTP/1.1\r\nHost: h\r\n\r\nGET /exit?status=3 HTTP/1.1\r\nHost: h\r\n\r\n")
+        server.wait_for("exited with status 3")
+        assert log.read_text() == "/pid\n"
+        server.wait_for("ready", times=3)
+        server.get("/pid?again")
+        eventually(lambda: log.read_text() == "/pid\n/pid?again\n", "the successor's line")
+
+
 def test_requests_at_once_are_logged_a_line_each(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     with Server(
