@@ -27,6 +27,11 @@ from django_prefork.supervisor import state
 from django_prefork.worker import handoff
 
 _PR_SET_CHILD_SUBREAPER = 36
+_TIMERS = (
+    (signal.ITIMER_REAL, signal.SIGALRM),
+    (signal.ITIMER_VIRTUAL, signal.SIGVTALRM),
+    (signal.ITIMER_PROF, signal.SIGPROF),
+)
 
 
 class LaunchError(Exception):
@@ -210,6 +215,11 @@ def _become_supervisor(words: dict[str, Any]) -> None:
     if sys.platform == "linux":
         # Kept across exec: the workers of an Arbiter that is killed become the Supervisor's children, and not init's.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for timer, number in _TIMERS:
+        # A project's timer (a profiler has one) outlives the exec, its handler does not: the next signal would kill.
+        signal.setitimer(timer, 0)
+        signal.signal(number, signal.SIG_IGN)  # what is pending goes
+        signal.signal(number, signal.SIG_DFL)
     try:
         state.become(sys.executable, words)
     except OSError as error:

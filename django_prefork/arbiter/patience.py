@@ -54,6 +54,7 @@ class Patience:
     def with_path(self, path: str, ask: Callable[[], None]) -> None:
         """Raises what `ask` does, or `TookTooLong` in place of that; ends the process if nothing else helps."""
         clock = Clock(self, self._usual, lambda: None)
+        projects = signal.setitimer(signal.ITIMER_REAL, 0)
         before = signal.signal(signal.SIGALRM, clock.late)
         got_request_exception.connect(clock.report)
         clock.use()
@@ -77,6 +78,7 @@ class Patience:
             clock.put_away()
             got_request_exception.disconnect(clock.report)
             signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, *projects)
             if clock.fired:
                 process.close_databases()  # it may have been in the middle of a query
 

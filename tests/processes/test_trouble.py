@@ -36,6 +36,14 @@ def test_a_hanging_request_is_named_with_its_stack_and_its_worker_killed(path: s
         assert server.get("/pid")[0] == 200
 
 
+def test_timers_of_the_project_s_do_not_end_the_supervisor() -> None:
+    with Server("--workers", "1", environment={"TEST_APP": "tests.site.ticking"}).ready() as server:
+        server.kill(signal.SIGHUP)
+        server.ready(2)
+        assert server.get()[0] == 200
+        assert server.stop() == 0
+
+
 def test_a_stopped_worker_is_continued_for_its_dump() -> None:
     arguments = ("--workers", "1", "--timeout", "1", "--timeout-grace", "0")
     server = Server(*arguments, application="work", errors="serving|killed")
