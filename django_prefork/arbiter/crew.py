@@ -240,6 +240,10 @@ class Crew:
             self._access_log.rescue(child.slot)
         self._board.free(child.slot)
         child.close()
+        released = self._board.stopping or self._board.released(self._generation)
+        if status == 0 and released and child.stage in _STAYING:
+            # The generation's pipe has ended, which it has seen before us.
+            child.stage, child.reason = Stage.LEAVING, "stop" if self._board.stopping else "reload"
         expected = child.stage in (Stage.LEAVING, Stage.DOOMED)
         name = child.name
         expected_end = expected and status in (0, -signal.SIGKILL)

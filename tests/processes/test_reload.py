@@ -112,6 +112,17 @@ def test_capacity_never_drops_below_workers_during_a_reload(project: Project) ->
     assert ready == 3 and retired >= 2  # the last ones may go with their generation
 
 
+def test_a_worker_that_hears_of_its_retirement_before_its_arbiter_was_meant_to_go() -> None:
+    """The Arbiter is at the end of a killed one, until another has left as well."""
+    with Server("--workers", "2", application="dawdles.application", errors="was ended by SIGKILL").ready() as server:
+        first, second = server.full_strength(2)
+        server.kill(signal.SIGKILL, first)
+        server.wait_for(f"pid={first} was ended by SIGKILL")
+        server.kill(signal.SIGHUP)
+        server.wait_for("arbiter gen=1 leaves: retired")
+        server.wait_for(rf"worker=\d gen=1 pid={second} gone$")
+
+
 BROKEN = {
     "a syntax error in the settings": ("site_settings.py", "ANSWER = ", "SyntaxError"),
     "an import error in the urls": ("site_urls.py", "import no_such_module", "no_such_module"),
