@@ -31,6 +31,14 @@ def settled(server: Server, count: int) -> None:
     ask(server)
 
 
+@contextlib.contextmanager
+def all_given_back(server: Server) -> Iterator[None]:
+    """What clients take of the worker's descriptors within the block is free again behind it."""
+    before = worker_of(server).num_fds()
+    yield
+    settled(server, before)
+
+
 # -- descriptors -------------------------------------------------------------------------------------------------------
 
 
@@ -153,13 +161,14 @@ def test_a_full_disk_is_507_and_the_worker_lives(small_disk: Path) -> None:
 
 
 def test_a_full_disk_costs_a_slow_reader_its_answer_and_nobody_else(small_disk: Path) -> None:
-    with serve("--spool-dir", str(small_disk), errors="cannot keep a response for a slow client") as server:
-        before = worker_of(server).num_fds()
-        with connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 1 << 18) as sock:
-            # Not read before: a quick reader is served without any disk.
-            server.wait_for("cannot keep a response for a slow client: No space left on device")
-            assert 0 < len(to_the_end(sock)) < LARGE
-        settled(server, before)
+    with (
+        serve("--spool-dir", str(small_disk), errors="cannot keep a response for a slow client") as server,
+        all_given_back(server),
+        connect(server, b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n", 1 << 18) as sock,
+    ):
+        # Not read before: a quick reader is served without any disk.
+        server.wait_for("cannot keep a response for a slow client: No space left on device")
+        assert 0 < len(to_the_end(sock)) < LARGE
 
 
 # -- gone --------------------------------------------------------------------------------------------------------------
@@ -167,9 +176,7 @@ def test_a_full_disk_costs_a_slow_reader_its_answer_and_nobody_else(small_disk: 
 
 @pytest.mark.parametrize("raw", [HELLO, POST, CHUNKED], ids=["get", "length", "chunked"])
 def test_a_reset_at_every_byte_of_a_request(raw: bytes) -> None:
-    with serve() as server:
-        ask(server)
-        before = worker_of(server).num_fds()
+    with serve() as server, all_given_back(server):
         for end in range(len(raw) + 1):
             reset(connect(server, raw[:end]))
             # And with one request that was answered before it, on the same connection.
@@ -177,7 +184,6 @@ def test_a_reset_at_every_byte_of_a_request(raw: bytes) -> None:
             read_answer(sock)
             sock.sendall(raw[:end])
             reset(sock)
-        settled(server, before)
 
 
 @pytest.mark.parametrize("path", [b"/hello", b"/stream?500"])
@@ -195,23 +201,18 @@ def test_a_reset_at_every_byte_of_an_answer(path: bytes) -> None:
 
 
 def test_a_reset_in_the_middle_of_a_large_answer() -> None:
-    with serve() as server:
-        ask(server)
-        before = worker_of(server).num_fds()
+    with serve() as server, all_given_back(server):
         for path in (b"/large", b"/stream?3000000"):
             for end in (0, 1, 100, 1000, 100_000, 1_000_000):
                 sock = connect(server, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path, 1 << 18)
                 take(sock, end)
                 reset(sock)
-        settled(server, before)
 
 
 @pytest.mark.parametrize("raw", [HELLO, POST, CHUNKED], ids=["get", "length", "chunked"])
 def test_a_half_close_at_every_byte_of_a_request(raw: bytes) -> None:
     """The client has said all that it will, and listens: half a request is none, and a whole one is answered."""
-    with serve() as server:
-        ask(server)
-        before = worker_of(server).num_fds()
+    with serve() as server, all_given_back(server):
         for end in range(len(raw) + 1):
             for first in (b"", HELLO):
                 with connect(server, first + raw[:end]) as sock:
@@ -219,7 +220,6 @@ def test_a_half_close_at_every_byte_of_a_request(raw: bytes) -> None:
                     statuses = re.findall(rb"HTTP/1\.1 (\d+)", to_the_end(sock))
                 expected = [b"200"] * bool(first) + ([b"200"] if end == len(raw) else [b"400"] * bool(end))
                 assert statuses == expected, raw[:end]
-        settled(server, before)
 
 
 def test_a_half_close_before_a_large_answer_is_taken() -> None:
@@ -240,9 +240,7 @@ def test_the_client_goes_while_the_application_works() -> None:
 
 
 def test_all_of_a_crowd_leaves_at_once() -> None:
-    with serve() as server:
-        ask(server)
-        before = worker_of(server).num_fds()
+    with serve() as server, all_given_back(server):
         socks = [connect(server, HELLO) for _ in range(400)]
         with selectors.DefaultSelector() as selector:
             selector.register(socks[-1], selectors.EVENT_READ)
@@ -251,4 +249,3 @@ def test_all_of_a_crowd_leaves_at_once() -> None:
         for number, sock in enumerate(socks):
             (reset if number % 2 else socket.socket.close)(sock)
         os.kill(worker_of(server).pid, signal.SIGCONT)
-        settled(server, before)
