@@ -139,7 +139,9 @@ def connected(ours: Container[int] = ()) -> list[str]:
         try:
             if fd < 3 or fd in ours or not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 continue
+            blocks = os.get_blocking(fd)
             with socket.socket(fileno=os.dup(fd)) as sock:
+                os.set_blocking(fd, blocks)  # after socket.setdefaulttimeout(), to look at it is to change it
                 if sock.type != socket.SOCK_DGRAM and (peer := _named(sock.getpeername())):
                     peers.add(peer)
         except OSError:

@@ -46,8 +46,8 @@ class Queue:
     """`descriptors` are the writing and the reading end, as every process inherits them."""
 
     def __init__(self, descriptors: tuple[int, int]) -> None:
-        self._writer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptors[0])
-        self._reader = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptors[1])
+        self._writer = _adopt(descriptors[0], socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._reader = _adopt(descriptors[1], socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.writer = descriptors[0]
         self.reader = descriptors[1]
 
@@ -92,7 +92,7 @@ class Queue:
         if len(descriptors) == 1 and message[:1] == bytes([FORMAT]):
             end = 3 + int.from_bytes(message[1:3], "big")
             (address, port), bind, since = json.loads(message[3:end])
-            sock = socket.socket(fileno=descriptors[0])
+            sock = _adopt(descriptors[0])
             return Handed(sock, (address, port), bind, message[end:], since)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -101,6 +101,14 @@ class Queue:
     def close(self) -> None:
         self._writer.close()
         self._reader.close()
+
+
+def _adopt(descriptor: int, family: int = -1, kind: int = -1) -> socket.socket:
+    """As it is: it does not block."""
+    sock = socket.socket(family, kind, fileno=descriptor)
+    if socket.getdefaulttimeout() is not None:
+        sock.setblocking(False)  # a timeout is what the project wants for its own sockets, and every new object has it
+    return sock
 
 
 def kick(writer: int) -> None:

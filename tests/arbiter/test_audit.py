@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -145,3 +146,14 @@ print(audit._native_threads(), flush=True)
 def test_a_librarys_native_thread_is_found_by_its_name() -> None:
     done = subprocess.run([sys.executable, "-c", NATIVE], capture_output=True, text=True, timeout=60)
     assert done.stdout == "['rdk:main']\n", done.stderr
+
+
+def test_a_look_at_a_socket_leaves_it_as_it_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(1.0)  # each socket object that is made now makes its descriptor non-blocking
+        try:
+            assert any(peer.startswith("127.0.0.1:") for peer in connected())
+        finally:
+            socket.setdefaulttimeout(before)
+        assert os.get_blocking(client.fileno())

@@ -16,7 +16,7 @@ import django
 import psutil
 import pytest
 
-from tests.harness import PATIENCE, ROOT, Server, eventually, free_port
+from tests.harness import PATIENCE, ROOT, Clients, Server, eventually, free_port, read_answer
 
 
 @pytest.mark.parametrize("path", ["/spin", "/regex", "/sleep?s=600"])
@@ -34,6 +34,24 @@ def test_a_hanging_request_is_named_with_its_stack_and_its_worker_killed(path: s
         asked.close()
         server.wait_for(r"worker=\d+ gen=1 pid=\d+ ready", times=3)
         assert server.get("/pid")[0] == 200
+
+
+def test_a_timeout_of_all_the_project_s_sockets_is_none_of_the_server_s() -> None:
+    environment = {"TEST_APP": "tests.site.impatient"}
+    options = ("--workers", "2", "--status-bind", "127.0.0.1:0")
+    with Server(*options, application="work", environment=environment).ready() as server:
+        slow = server.connect()
+        slow.sendall(b"GET /pid HT")
+        with Clients(server, 4, "/sleep?s=0.05", keep_alive=True) as clients:
+            clients.some_more()
+            server.kill(signal.SIGHUP)
+            server.ready(2)
+            clients.some_more()
+        time.sleep(1.5)  # prefork: ok (workers that rest look at their doors once a second)
+        slow.sendall(b"TP/1.1\r\nHost: x\r\n\r\n")
+        assert read_answer(slow)[0] == 200
+        assert (clients.failures, clients.connections) == ([], 4)
+        assert len(server.workers(2)) == 2
 
 
 def test_timers_of_the_project_s_do_not_end_the_supervisor() -> None:
