@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from django_prefork.supervisor.supervisor import SAME_STOP
+
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0  # seconds that anything may take on a busy machine before a test gives up on it
 
@@ -158,6 +160,11 @@ class Server:
 
     def kill(self, number: int = signal.SIGTERM, pid: int | None = None) -> None:
         os.kill(pid or self.pid, number)
+
+    def insist(self) -> None:
+        """TERM once more, and not so soon that it would be the same one."""
+        time.sleep(2 * SAME_STOP)  # prefork: ok
+        self.kill(signal.SIGTERM)
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Its exit status, once it has ended and its log is read to the end."""

@@ -167,5 +167,5 @@ def test_the_demo_begins_stays_healthy_and_stops_as_its_image_says() -> None:
             server.kill(signal.SIGTERM)
             server.wait_for("draining")
             eventually(lambda: not healthy(), "it says that it is not ready")
-            server.kill(signal.SIGTERM)
+            server.insist()
             assert server.wait(TEN_SECONDS) == 0

@@ -171,7 +171,7 @@ def test_a_pod_that_is_told_to_stop_fails_its_probe_first_and_no_request() -> No
                 fresh.some_more(5)
                 kept.some_more(5)
             last = pod.ask(1)
-            server.kill(signal.SIGTERM)  # ends the delay
+            server.insist()  # ends the delay
             assert server.wait(GRACE) == 0
             assert read_answer(last)[0] == 200
         assert fresh.failures == [] and kept.failures == []

@@ -134,4 +134,5 @@ def stop(server: Server, noticed: Callable[[], bool]) -> None:
     server.kill(signal.SIGTERM)
     server.wait_for("draining")
     eventually(noticed, "the proxy knows")
-    assert server.stop() == 0  # the second one ends the delay
+    server.insist()  # ends the delay
+    assert server.wait() == 0

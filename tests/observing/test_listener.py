@@ -71,7 +71,7 @@ def test_a_server_that_drains_is_alive_and_not_ready() -> None:
         server.wait_for("draining")
         assert tell(server, "/ready") == (503, "the server is about to stop\n")
         assert tell(server, "/live")[0] == 200 and told(server)["state"] == "draining"
-        server.kill()
+        server.insist()
         assert server.wait() == 0
 
 

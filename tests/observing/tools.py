@@ -67,5 +67,5 @@ def end(server: Server) -> None:
     """Without waiting for those who are stuck."""
     server.errors = "killed|SIGKILL"
     server.kill()
-    server.kill()
+    server.insist()
     eventually(lambda: server.process.poll() is not None, "the server ends")

@@ -12,7 +12,6 @@ import time
 import psutil
 import pytest
 
-from django_prefork.supervisor.supervisor import SAME_STOP
 from tests.harness import Clients, Server, eventually, read_answer, send
 
 
@@ -97,8 +96,7 @@ def test_a_second_term_stops_at_once() -> None:
             server.kill(signal.SIGTERM)
             server.wait_for("SIGTERM: stopping")
             began = time.monotonic()
-            time.sleep(2 * SAME_STOP)  # prefork: ok
-            server.kill(signal.SIGTERM)
+            server.insist()
             assert server.wait() == 0
             assert time.monotonic() - began < 2.0
         assert server.count(r'serving "GET /sleep\?s=60 HTTP/1.1" for .* killed') == 1

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from django_prefork.supervisor.supervisor import SAME_STOP
 from tests.harness import Clients, Server, eventually, read_answer
 
 
@@ -75,8 +74,7 @@ def test_a_second_term_cuts_the_drain_short() -> None:
     with Server("--workers", "1", "--drain-delay", "60").ready() as server:
         server.kill(signal.SIGTERM)
         server.wait_for("draining")
-        time.sleep(2 * SAME_STOP)  # prefork: ok
-        server.kill(signal.SIGTERM)
+        server.insist()
         assert server.wait() == 0
 
 
