@@ -204,7 +204,8 @@ class _Nobody:
 
     def send(self, data: bytes, more: bytes = b"", /) -> None: ...
 
-    def stream(self, parts: tuple[bytes, ...], size: int, /) -> None: ...
+    def stream(self) -> Callable[[tuple[bytes, ...], int], None]:
+        return lambda parts, size: None
 
     def end_stream(self, last: bytes = b"", /) -> None: ...
 

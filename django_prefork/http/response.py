@@ -49,8 +49,8 @@ class Sink(Protocol):
     """Where a response's bytes go. All that send take all, at once or later, or raise `ClientGone`."""
 
     def send(self, data: bytes, more: bytes = b"", /) -> None: ...
-    def stream(self, parts: tuple[bytes, ...], size: int, /) -> None:
-        """One piece, of `size` bytes; more may follow at once, or never."""
+    def stream(self) -> Callable[[tuple[bytes, ...], int], None]:
+        """For a body that comes in pieces: to be called with each (its parts, and how many bytes they are)."""
 
     def end_stream(self, last: bytes = b"", /) -> None:
         """Behind the pieces, whatever happened to them; `last` is what closes a chunked body."""
@@ -239,7 +239,8 @@ class Response:
     def _send_iterable(self, result: Iterable[bytes]) -> None:
         """Piece by piece, as they are produced; the head waits for the first (PEP 3333)."""
         self.in_application = True
-        stream = self._sink.stream
+        stream: Callable[[tuple[bytes, ...], int], None] | None = None
+        before, head = -1, b""
         for piece in result:
             if not piece:
                 continue  # RFC 9112 section 7.1: an empty chunk would be the last one
@@ -248,14 +249,17 @@ class Response:
             if not self._head_sent:
                 self._send_piece(piece, self._head(None))
                 self._sink.progressed()
-            elif self._chunked and not self._no_body:
+            elif piece := self._wanted(piece):
+                if stream is None:
+                    stream = self._sink.stream()
                 size = len(piece)
                 self.sent += size
-                head = b"%x\r\n" % size
-                stream((head, piece, b"\r\n"), len(head) + size + 2)
-            elif piece := self._wanted(piece):
-                self.sent += len(piece)
-                stream((piece,), len(piece))
+                if self._chunked:
+                    if size != before:
+                        before, head = size, b"%x\r\n" % size
+                    stream((head, piece, b"\r\n"), len(head) + size + 2)
+                else:
+                    stream((piece,), size)
             if self._no_body or self._overrun:
                 break
         if not self._head_sent:

@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -384,23 +385,23 @@ class Connection:
             sending.keep(memoryview(more)[count - len(data) :])
         sending.hold_back()
 
-    def stream(self, parts: tuple[bytes, ...], size: int) -> None:
-        """Part of `Sink`: at once, or a moment later together with the pieces behind it."""
-        stream = self._stream
-        if stream is None:
-            stream = self._stream = Stream(self, self.worker.courier)
-        count = stream.add(parts, size)
-        if count:
-            self.worker.row.sent += count
-            self.progressed()
+    def stream(self) -> Callable[[tuple[bytes, ...], int], None]:
+        """Part of `Sink`: each piece goes out at once, or a moment later together with those behind it."""
+        stream = self._stream = Stream(self, self.worker.courier)
+        return stream.add
 
     def end_stream(self, last: bytes = b"") -> None:
         """Part of `Sink`."""
         stream, self._stream = self._stream, None
         if stream is not None:
-            self.worker.row.sent += stream.end(last)
+            stream.end(last)
         elif last:
             self.send(last)
+
+    def sent(self, count: int) -> None:
+        """Part of `Way`."""
+        self.worker.row.sent += count
+        self.progressed()
 
     @property
     def behind(self) -> bool:

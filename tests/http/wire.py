@@ -43,7 +43,10 @@ class Wire:
             raise ClientGone(32, "Broken pipe")
         self.sends.append(data)
 
-    def stream(self, parts: tuple[bytes, ...], size: int, /) -> None:
+    def stream(self) -> Callable[[tuple[bytes, ...], int], None]:
+        return self._add
+
+    def _add(self, parts: tuple[bytes, ...], size: int) -> None:
         assert all(parts) and size == sum(map(len, parts))
         self.send(b"".join(parts))
         self.progressed()

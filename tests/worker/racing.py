@@ -50,7 +50,10 @@ class Sink:
     def send(self, data: bytes, more: bytes = b"") -> None:
         self.data += data + more
 
-    def stream(self, parts: tuple[bytes, ...], size: int) -> None:
+    def stream(self) -> Any:
+        return self._add
+
+    def _add(self, parts: tuple[bytes, ...], size: int) -> None:
         self.data += b"".join(parts)
 
     def end_stream(self, last: bytes = b"") -> None:

@@ -296,6 +296,9 @@ def test_a_child_of_the_application_does_not_wait_for_a_thread_that_it_has_not()
         def send_parts(self, parts: Parts, size: int) -> None:
             self.parts += map(bytes, parts)
 
+        def sent(self, count: int) -> None:
+            pass
+
         def push(self, parts: list[bytes | memoryview]) -> bool:
             self.sending.set()
             assert self.forked.wait(PATIENCE)
