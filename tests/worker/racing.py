@@ -91,6 +91,18 @@ class Pieces:
         Pieces.closed += self._begun
 
 
+class Kept(logging.Handler):
+    """What went wrong after an answer: nothing else says why Django was not told of its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.addFilter(lambda record: record.msg.startswith("close()"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
 def whole(data: bytes) -> str:
     """What came of an answer: its status, and how it ends. Raises AssertionError where it is none."""
     head, _, body = data.partition(b"\r\n\r\n")
@@ -107,7 +119,10 @@ def main() -> None:
     signals = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.site.settings"
     django.setup()
-    logging.disable()
+    kept = Kept()
+    for name, handler in (("django_prefork", kept), ("django", logging.NullHandler())):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
     from django.core.wsgi import get_wsgi_application
 
     board = Scoreboard.create(4)
@@ -143,7 +158,7 @@ def main() -> None:
             how = whole(sink.data)
             assert not (goes_on and "cut" in how), how
             answers[f"{target.decode()} {how}"] += 1
-            assert sent["started"] == sent["finished"], (sent, sink.data)
+            assert sent["started"] == sent["finished"], (sent, sink.data, kept.lines)
             assert Pieces.begun == Pieces.closed
     finally:
         sender.kill()
