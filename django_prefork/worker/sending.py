@@ -87,7 +87,7 @@ class Sending:
             logger.error("cannot keep a response for a slow client: %s", error.strerror)
             raise ClientGone(error.errno, "no room for what the client does not take") from None
 
-    def send(self, data: bytes | memoryview) -> None:
+    def send(self, data: bytes) -> None:
         """What the client takes now, and keep the rest. Raises `ClientGone`."""
         self.keep(data)
         self._again_bytes += len(data)

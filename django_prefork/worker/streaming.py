@@ -1,8 +1,8 @@
 """The pieces of a streaming answer: sent as they are produced, but for those that come faster than that pays.
 
 PEP 3333 lets a server hold a block back where it guarantees that it goes out even while the application produces the
-next one. The guarantee is a thread: what waits is sent after `TICK`, or when the application gives up the GIL after
-that. So a stream of 100 MiB in pieces of 8 KiB takes a third of the CPU, and an event that comes alone is sent at once.
+next one. The guarantee is a thread: what waits is sent within two ticks, or when the application gives up the GIL after
+that. So a stream of 100 MiB in pieces of 8 KiB takes half of the CPU, and an event that comes alone is sent at once.
 What a client did not take at once goes on being sent by the same thread, while the application computes or waits.
 """
 

@@ -107,6 +107,14 @@ def reader(read: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
         thread.join(PATIENCE)
 
 
+def has_come(client: socket.socket, piece: bytes) -> bool:
+    """Whether it is there by now."""
+    try:
+        return piece in client.recv(1000, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+
+
 def numbered(count: int, size: int = 100) -> Iterator[bytes]:
     for number in range(count):
         yield b"%*d" % (size, number)
@@ -145,10 +153,7 @@ def test_pieces_that_come_one_by_one_are_there_at_once(length: int | None) -> No
     def pieces() -> Iterator[bytes]:
         for piece in numbered(20):
             yield piece
-            try:
-                late.append(piece not in client.recv(1000, socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                late.append(True)
+            late.append(not has_come(client, piece))
             time.sleep(2 * streaming.FAST_SECONDS)
 
     host = Streaming(pieces, length=length)
@@ -271,10 +276,7 @@ def test_without_a_thread_each_piece_is_sent_at_once(monkeypatch: pytest.MonkeyP
     def pieces() -> Iterator[bytes]:
         for piece in numbered(100):
             yield piece
-            try:
-                late.append(piece not in client.recv(1000, socket.MSG_DONTWAIT))
-            except BlockingIOError:
-                late.append(True)
+            late.append(not has_come(client, piece))
 
     def fail(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
