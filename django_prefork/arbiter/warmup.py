@@ -202,6 +202,8 @@ def _host() -> str:
 class _Nobody:
     """A `Sink`: takes an answer as a client would that reads it all."""
 
+    def answer(self, data: bytes, /) -> None: ...
+
     def send(self, data: bytes, more: bytes = b"", /) -> None: ...
 
     def stream(self) -> Callable[[tuple[bytes, ...], int], None]:

@@ -48,6 +48,9 @@ codecs.lookup("unicode_escape")
 class Sink(Protocol):
     """Where a response's bytes go. All that send take all, at once or later, or raise `ClientGone`."""
 
+    def answer(self, data: bytes, /) -> None:
+        """A whole answer, on a connection that goes on."""
+
     def send(self, data: bytes, more: bytes = b"", /) -> None: ...
     def stream(self) -> Callable[[tuple[bytes, ...], int], None]:
         """For a body that comes in pieces: to be called with each (its parts, and how many bytes they are)."""
@@ -213,15 +216,16 @@ class Response:
             return
         head = self._head(len(body))
         if self._no_body:
-            self._sink.send(head)
-            return
-        if self._length != len(body):
+            body = b""
+        elif self._length != len(body):
             body = self._cut(body)
         self.sent = len(body)
-        if len(body) <= _COPIED:
-            self._sink.send(head + body)
-        else:
+        if len(body) > _COPIED:
             self._sink.send(head, body)
+        elif self.keep_alive:
+            self._sink.answer(head + body)
+        else:
+            self._sink.send(head + body)
 
     def _send_file(self, wrapper: FileWrapper) -> None:
         """Leave the file to the kernel; the descriptor is duplicated, so that the application may close its own."""

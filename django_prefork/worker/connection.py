@@ -19,6 +19,7 @@ from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestP
 from django_prefork.http.response import ClientGone
 from django_prefork.http.storage import Storage
 from django_prefork.row import Row
+from django_prefork.worker.cork import UNCORKED
 from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
 from django_prefork.worker.sending import LOOKS, RATE, Sending
@@ -83,6 +84,7 @@ class Connection:
         "_body",
         "_body_began",
         "_body_bytes",
+        "_cork",
         "_expects_more",
         "_fd",
         "_head",
@@ -122,6 +124,7 @@ class Connection:
         self._trusted = worker.trusted if peer[0] in worker.trusted else None
         #: Who asks, for the scoreboard.
         self.label = peer[0].encode() + b"\n"
+        self._cork = worker.loop.cork if peer[0] else UNCORKED
         self._interest = 0
         self._partial: HeadBuffer | None = None
         self._head: RequestHead | None = None
@@ -360,6 +363,22 @@ class Connection:
 
     # -- an answer goes out --------------------------------------------------------------------------------------------
 
+    def answer(self, data: bytes) -> None:
+        """Part of `Sink`: as `send`, and it may wait for answers to others."""
+        if self._sending:
+            self.send(data)
+            return
+        self.worker.row.sent += len(data)
+        cork = self._cork
+        try:
+            count = cork.send(self.sock, data) if cork.on and self._fd != cork.last else self.sock.send(data)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            raise ClientGone(error.errno, str(error)) from None
+        if count != len(data):
+            self._keep((memoryview(data)[count:],))
+
     def send(self, data: bytes, more: bytes = b"") -> None:
         """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
         size = len(data) + len(more)
@@ -375,14 +394,14 @@ class Connection:
             count = 0
         except OSError as error:
             raise ClientGone(error.errno, str(error)) from None
-        if count == size:
-            return
+        if count != size:
+            self._keep(without((data, more), count))
+
+    def _keep(self, rest: Parts) -> None:
+        """What the client did not take."""
         sending = self._sending if self._sending is not None else self._begin_sending()
-        if count < len(data):
-            sending.keep(memoryview(data)[count:])
-            count = len(data)
-        if more:
-            sending.keep(memoryview(more)[count - len(data) :])
+        for part in rest:
+            sending.keep(part)
         sending.hold_back()
 
     def stream(self) -> Callable[[tuple[bytes, ...], int], None]:
@@ -428,8 +447,7 @@ class Connection:
                 sending = self._begin_sending()
             if not sending.is_quick():
                 break
-        sending.keep(b"".join(parts))
-        sending.hold_back()
+        self._keep((b"".join(parts),))
 
     def push(self, parts: list[bytes | memoryview]) -> bool:
         """Part of `Way`."""

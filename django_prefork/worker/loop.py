@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from django_prefork.worker.cork import Cork
+
 logger = logging.getLogger("django_prefork")
 
 # The bits of readiness, as epoll has them; what else is in a mask (an error, a hang-up) is found out by reading.
@@ -113,6 +115,9 @@ class Loop:
         #: What is ready in this turn was not ready before that (monotonic seconds).
         self.since = self.now
         self._came_back = self.now
+        #: What holds answers back while there is more to serve.
+        self.cork = Cork()
+        self._enough = FOREVER
         #: Called with the descriptors that are still to be served, when those before them took long.
         self.surplus: Callable[[list[int]], None] | None = None
 
@@ -162,18 +167,20 @@ class Loop:
         now = self.now = time.monotonic()
         self.since = now if now - went > SLEPT else self._came_back
         self._came_back = now
-        watched = self._watched
-        enough = now + SURPLUS if len(events) > 1 and self.surplus is not None else FOREVER
+        watched, cork = self._watched, self.cork
+        self._enough = now + SURPLUS if len(events) > 1 and self.surplus is not None else FOREVER
+        look = min(self._enough, cork.begin(now, events))
         for fd, mask in events:
-            if self.now > enough:
-                self._too_many([fd for fd, _ in events[events.index((fd, mask)) :]])
-                enough = self.now + SURPLUS
+            if self.now > look:
+                look = self._look(events, fd)
             who = watched.get(fd)
             if who is not None:  # else: closed by an earlier event of this turn
                 try:
                     who.ready(mask)
                 except Exception:
                     self._broken(who)
+        if events:
+            cork.end(self.now, len(events))
         while self._times and self._times[0] <= now:
             for late in self._queues.pop(heapq.heappop(self._times)):
                 late.queued = FOREVER
@@ -186,9 +193,14 @@ class Loop:
                     self.expect(late)
         return bool(events)
 
-    def _too_many(self, fds: list[int]) -> None:
-        assert self.surplus is not None
-        self.surplus(fds)
+    def _look(self, events: list[tuple[int, int]], fd: int) -> float:
+        """The turn takes long, and `fd` is next; when to look again."""
+        due = self.cork.look(self.now)
+        if self.surplus is not None and self.now > self._enough:
+            fds = [each for each, _ in events]
+            self.surplus(fds[fds.index(fd) :])
+            self._enough = self.now + SURPLUS
+        return min(self._enough, due)
 
     def peek(self) -> list[tuple[Watched, int]]:
         """Who is ready, without serving and without waiting: for the guard, while the loop stands still."""

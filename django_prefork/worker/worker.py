@@ -30,7 +30,7 @@ from django_prefork.worker import naming, shortcuts
 from django_prefork.worker.collector import Collector
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
-from django_prefork.worker.guard import Guard, stack_of
+from django_prefork.worker.guard import OFTEN, Guard, stack_of
 from django_prefork.worker.handoff import Handed, Queues
 from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 from django_prefork.worker.service import Service
@@ -153,6 +153,7 @@ class Worker:
         self._term_at = 0.0
         shared = self._queues is not None and config.handoff_after > 0
         self._protects = shared
+        self._lacks_guard = False
         self.loop.surplus = self._share if shared else None
         self._preempted = _preemptions()
         self._drift_at = 0.0
@@ -214,29 +215,45 @@ class Worker:
             self._examine()
         if self._protects:
             self._protect()
+        cork = self.loop.cork
+        if cork.wanted and not cork.guarded and (guard := self._guard()):
+            guard.often = OFTEN
+            cork.guarded = True
 
     def _protect(self) -> None:
         """Let the guard hand connections on once there is a sibling that could take over."""
         if self.config.workers > 1 or len(self.board.occupied()) > 1:
-            self._protects = False
-            self._guard(after=self.config.handoff_after)
+            self._protects = self._guard(after=self.config.handoff_after) is None
 
-    def _guard(self, *, after: float) -> None:
-        """Have a guard from now on; `after` as it has it."""
-        slow = self.config.slow_request or FOREVER
+    def _guard(self, *, after: float = FOREVER) -> Guard | None:
+        """Have a guard from now on, `after` as it has it; None: there is no thread to be had."""
         guard = self.service.guard
         if guard is None:
-            guard = self.service.guard = Guard(
-                self._help_out, self._name_slow, self.service.answered, self._write_log, after=after, slow=slow
+            slow = self.config.slow_request or FOREVER
+            guard = Guard(
+                self._help_out, self._name_slow, self.service.answered, self._meanwhile, after=after, slow=slow
             )
-            guard.start()
-        else:
+            try:
+                guard.start()
+            except RuntimeError as error:
+                if not self._lacks_guard:
+                    self._lacks_guard = True
+                    logger.warning("%s has no guard: %s", self.name, error)
+                return None
+            self.service.guard = guard
+        elif after != FOREVER:
             guard.share(after)
+        return guard
 
     def _write_log(self) -> None:
-        """What waits of the access log, between two turns; the guard's, too: the turn takes long."""
+        """What waits of the access log, between two turns."""
         if self._access_log is not None:
             self._access_log.flush()
+
+    def _meanwhile(self) -> None:
+        """The guard's: the turn takes long, and what was done in it must not wait for its end."""
+        self.loop.cork.push()
+        self._write_log()
 
     def _name_slow(self, age: float, frame: FrameType) -> None:
         """The guard's: the request runs for longer than slow_request."""
@@ -248,6 +265,7 @@ class Worker:
         queues = self._queues
         if queues is None or self.board.stopping:
             return
+        self.loop.cork.push()  # a sibling cannot
         now = time.monotonic()
         kept: list[Connection] = []
         missed = False

@@ -36,6 +36,9 @@ class Wire:
     def data(self) -> bytes:
         return b"".join(self.sends)
 
+    def answer(self, data: bytes, /) -> None:
+        self.send(data)
+
     def send(self, data: bytes, more: bytes = b"", /) -> None:
         data += more
         assert type(data) is bytes and data, "a sink is given bytes, and some"

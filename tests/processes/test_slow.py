@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
+import time
 
 import pytest
 
 from tests.handoff.clients import Kept
-from tests.harness import Server
+from tests.harness import Server, eventually
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -35,3 +39,31 @@ def test_quick_requests_are_not_slow_together() -> None:
             kept.get("/sleep?s=0.1")
         kept.close()
         assert not server.count("slow: ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds answers back")
+def test_answers_that_wait_for_others_do_not_wait_for_a_slow_one() -> None:
+    with Server("--workers", "1", application="corked.application").ready() as server:
+        (worker,) = server.workers()
+        kept = [Kept(server) for _ in range(8)]
+
+        def together(*slow: int) -> None:
+            """All ask in one turn of the worker's loop."""
+            os.kill(worker, signal.SIGSTOP)
+            for number, client in enumerate(kept):
+                client.send("/slow" if number in slow else "/")
+            os.kill(worker, signal.SIGCONT)
+            for client in kept:
+                client.read()
+
+        def let_go() -> bool:
+            """Nothing waits until the worker was calm for a second and has a guard, nor where the machine is busy."""
+            calm = time.monotonic() + 1.2
+            while time.monotonic() < calm:
+                together()
+            together(6)
+            return server.count("prefork-guard lets go of [1-6]$") > 0
+
+        eventually(let_go, "the guard lets go")
+        for client in kept:
+            client.close()

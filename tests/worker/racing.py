@@ -47,6 +47,9 @@ class Sink:
         self.data = b""
         self.files: list[int] = []
 
+    def answer(self, data: bytes) -> None:
+        self.data += data
+
     def send(self, data: bytes, more: bytes = b"") -> None:
         self.data += data + more
 

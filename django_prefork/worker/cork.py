@@ -1,0 +1,103 @@
+"""Answers that wait for those behind them, in the kernel, for a millisecond or so.
+
+Sending wakes the client; where that is on the same machine, as most proxies are, the sender pays for it: some 10 us if
+the client's CPU has fallen asleep since the last answer, next to nothing if it is up. So a worker that has several
+requests to serve, each of them short, has the kernel hold their answers back (MSG_MORE), and then lets all go in a row.
+A request to Django costs 118 us that way instead of 128, and no client waits longer: they wait for each other.
+
+Nothing can be lost by it. The kernel sends what it holds when the socket is closed, so also when the worker is killed,
+and after 200 ms whatever happens. Where a request takes long after all, the guard lets go of it (`push`): without a
+guard, nothing is held.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+
+# An answer waits so long (seconds), and while one more request is served.
+HOLD = 0.001
+# Requests must take so long each (seconds): the client of shorter ones does not fall asleep, and to hold an answer back
+# costs 1 us. Longer ones gain too little.
+SHORTEST = 0.00003
+LONGEST = HOLD / 2
+# After a request that took so long (seconds) nothing waits for CALM seconds: there may be more of its kind.
+SLOW = 0.005
+CALM = 1.0
+
+_MORE = getattr(socket, "MSG_MORE", 0)  # Linux
+
+
+class Cork:
+    """Of one loop. All is called by the thread that serves, but for `push`; times are monotonic seconds.
+
+    Between `begin` and `end`, which frame a turn of the loop, answers may be held back while it is `on`; but not the
+    one to the descriptor `last`, which nothing comes behind.
+    """
+
+    __slots__ = ("_began", "_calm_at", "_due", "_held", "_pace", "guarded", "last", "on", "wanted")
+
+    def __init__(self) -> None:
+        self.on = False
+        self.last = -1
+        #: Whether it would be on, and whether it may be: whether somebody calls `push`.
+        self.wanted = self.guarded = False
+        self._held: list[socket.socket] = []
+        self._began = 0.0
+        self._due = 0.0
+        self._pace = 0.0  # what a request took, in the turn before
+        self._calm_at = 0.0 if _MORE else math.inf
+
+    def begin(self, now: float, events: list[tuple[int, int]]) -> float:
+        """A turn that has `events` to serve; returns when `look` is to be called."""
+        self._began = now
+        if len(events) > 1 and SHORTEST <= self._pace <= LONGEST and now >= self._calm_at:
+            self.wanted, self.on = True, self.guarded
+            self.last = events[-1][0]
+        self._due = now + HOLD
+        return self._due
+
+    def look(self, now: float) -> float:
+        """The turn goes on; returns when to look again."""
+        if now > self._due:
+            self._judge(now)
+            self.pull()
+            self._due = now + HOLD
+        return self._due
+
+    def end(self, now: float, served: int) -> None:
+        """The turn is over: it has `served` so many."""
+        self._judge(now)
+        self._pace = (now - self._began) / served
+        self.on = False
+        if self._held:
+            self.pull()
+
+    def _judge(self, now: float) -> None:
+        if now - self._due > SLOW:
+            self.on = False
+            self._calm_at = max(self._calm_at, now + CALM)
+
+    def send(self, sock: socket.socket, data: bytes) -> int:
+        """As of a socket, for an answer as a whole; to be called while it is `on`."""
+        count = sock.send(data, _MORE)
+        self._held.append(sock)
+        return count
+
+    def pull(self) -> None:
+        """Let go of all."""
+        self.push()
+        self._held.clear()
+
+    def push(self) -> None:
+        """The same, by any thread."""
+        for sock in tuple(self._held):
+            try:
+                # It is on already; to say so once more is what makes the kernel send (tcp(7): TCP_NODELAY).
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                pass  # closed meanwhile, which sends, too
+
+
+#: For connections whose answers cannot wait: a unix socket knows no MSG_MORE. Never on.
+UNCORKED = Cork()
