@@ -13,9 +13,8 @@ import re
 import select
 import stat
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -24,7 +23,7 @@ from django.http import HttpRequest
 from django.utils.log import AdminEmailHandler
 from django.utils.termcolors import colorize
 
-from django_prefork.access_format import Answer, escape, line_maker, record_fields
+from django_prefork.access_format import Answer, Line, escape, line_maker, record_fields
 from django_prefork.config import DEBUG_DEFAULT, Config, ConfigError
 from django_prefork.layout import SLOTS
 from django_prefork.unwritten import Lines, Unwritten
@@ -212,16 +211,17 @@ def _shows(handler: logging.Handler, record: logging.LogRecord) -> bool:
     return not isinstance(handler, logging.NullHandler)
 
 
-def _colored(line: Callable[[Answer], str]) -> Callable[[Answer], str]:
+def _colored(line: Line) -> Line:
     """`line` in the colours that runserver gives to statuses; DJANGO_COLORS may choose others."""
     style: Any = color_style(force_color=True)
     by_hundreds = [style.HTTP_SERVER_ERROR, style.HTTP_INFO, style.HTTP_SUCCESS, style.HTTP_REDIRECT]
     by_hundreds += [style.HTTP_BAD_REQUEST, style.HTTP_SERVER_ERROR]
     special = {304: style.HTTP_NOT_MODIFIED, 404: style.HTTP_NOT_FOUND}
 
-    def colored(answer: Answer) -> str:
-        paint = special.get(answer.status) or by_hundreds[min(answer.status // 100, 5)]
-        return str(paint(line(answer)))
+    def colored(*values: Any) -> str:
+        status = Answer(*values).status
+        paint = special.get(status) or by_hundreds[min(status // 100, 5)]
+        return str(paint(line(*values)))
 
     return colored
 
@@ -233,7 +233,7 @@ class AccessLog:
     `django_prefork` logger, at most one a minute.
     """
 
-    def __init__(self, line: Callable[[Answer], str], destination: str | None, to_logger: bool) -> None:
+    def __init__(self, line: Line, destination: str | None, to_logger: bool) -> None:
         """`destination` is a path, "-" for standard output, or None. Raises OSError if it cannot be opened."""
         self._line = line
         self._to_logger = to_logger
@@ -255,7 +255,6 @@ class AccessLog:
         self._is_file = self._fd >= 0 and stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._unwritten = Unwritten(SLOTS)
         self._lines: Lines | None = None  # what this worker has not written yet
-        self._lock = threading.Lock()  # for the lines
 
     @classmethod
     def from_config(cls, config: Config, color: bool | None = None) -> AccessLog | None:
@@ -287,7 +286,6 @@ class AccessLog:
 
     def log(
         self,
-        *,
         method: str,
         target: str,
         protocol: str,
@@ -295,32 +293,36 @@ class AccessLog:
         length: int,
         duration: float,
         peer: str,
-        environ: Mapping[str, Any] | None,
+        environ: Mapping[str, Any],
         slot: int,
         generation: int,
     ) -> None:
         """Log an answer; never raises.
 
-        `length` is the body's bytes that were sent, `duration` seconds; `environ` is None for what never became a
+        `length` is the body's bytes that were sent, `duration` seconds; `environ` is empty for what never became a
         request. Whatever the client said may be passed as it came.
         """
-        answer = Answer(
-            method, target, protocol, status, length, duration, peer, environ or {}, slot, generation, time.time()
-        )
-        line = self._line(answer)
+        now = time.time()
+        line = self._line(method, target, protocol, status, length, duration, peer, environ, slot, generation, now)
         if self._to_file:
             data = (line + "\n").encode("utf-8", "backslashreplace")
-            if self._lines is None:
+            lines = self._lines
+            if lines is None:
                 self._write(data)
             else:
-                self._keep(self._lines, data)
+                # No lock: the guard flushes only while the application runs, and this is between two requests.
+                if not lines.add(data):
+                    self._write_all(lines)
+                    if not lines.add(data):
+                        self._write(data)
         if self._to_logger:
+            answer = Answer(method, target, protocol, status, length, duration, peer, environ, slot, generation, now)
             self._pass_on(line, answer)
 
     # -- lines that are written together -------------------------------------------------------------------------------
 
     def gather(self, slot: int) -> bool:
-        """By the worker in `slot`: from now on lines wait for `flush`, which any of its threads may call.
+        """By the worker in `slot`: from now on lines wait for `flush`. Any thread may call it, but not beside `log`.
 
         False: there are none to write, since the project's handlers alone get them.
         """
@@ -332,19 +334,11 @@ class AccessLog:
         """Write what waits."""
         lines = self._lines
         if lines is not None and lines.size:
-            with self._lock:
-                self._write_all(lines)
+            self._write_all(lines)
 
     def rescue(self, slot: int) -> None:
         """By the Arbiter: write what the worker in `slot` had not when it died."""
         self._write_all(self._unwritten.of(slot))
-
-    def _keep(self, lines: Lines, data: bytes) -> None:
-        with self._lock:
-            if not lines.add(data):
-                self._write_all(lines)
-                if not lines.add(data):
-                    self._write(data)
 
     def _write_all(self, lines: Lines) -> None:
         if lines.size:

@@ -20,37 +20,42 @@ class Unwritten:
 
     def __init__(self, slots: int) -> None:
         # Pages that nobody writes to cost no memory.
-        self._raw = memoryview(mmap.mmap(-1, slots * _EACH))
+        self._raw = mmap.mmap(-1, slots * _EACH)
 
     def of(self, slot: int) -> Lines:
-        return Lines(self._raw[slot * _EACH : (slot + 1) * _EACH])
+        return Lines(self._raw, slot * _EACH)
 
 
 class Lines:
     """Of one worker: `size` bytes now, and at most TOGETHER. Its user sees to it that nobody else is at it."""
 
-    __slots__ = ("_size", "_text")
+    __slots__ = ("_end", "_raw", "_size", "_start", "_stop")
 
-    def __init__(self, raw: memoryview) -> None:
-        self._size = raw[:_WORD].cast("Q")
-        self._text = raw[_WORD:]
+    def __init__(self, raw: mmap.mmap, at: int) -> None:
+        self._raw = raw
+        self._size = memoryview(raw)[at : at + _WORD].cast("Q")
+        self._start = at + _WORD
+        self._stop = at + _EACH
+        self._end = self._start + self._size[0]  # kept here, too: no need to read it, nor to make views of the memory
 
     @property
     def size(self) -> int:
-        return self._size[0]
+        return self._end - self._start
 
     def add(self, line: bytes) -> bool:
         """False: there is no room left."""
-        size = self._size[0]
-        end = size + len(line)
-        if end > TOGETHER:
+        start = self._end
+        end = start + len(line)
+        if end > self._stop:
             return False
-        self._text[size:end] = line
-        self._size[0] = end  # last: a worker that dies before has added nothing
+        self._raw[start:end] = line
+        self._size[0] = end - self._start  # last: a worker that dies before has added nothing
+        self._end = end
         return True
 
     def text(self) -> bytes:
-        return bytes(self._text[: self._size[0]])
+        return self._raw[self._start : self._end]
 
     def clear(self) -> None:
         self._size[0] = 0
+        self._end = self._start

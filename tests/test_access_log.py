@@ -92,11 +92,11 @@ COMMON = '192.0.2.7 - - [09/Sep/2001:03:46:40 +0200] "GET /notices/17?page=2 HTT
     [
         ("common", {}, COMMON),
         ("combined", {}, f'{COMMON} "https://example.org/from" "Mozilla/5.0"'),
-        ("combined", {"environ": None}, f'{COMMON} "-" "-"'),
+        ("combined", {"environ": {}}, f'{COMMON} "-" "-"'),
         ("combined", {"environ": {"HTTP_REFERER": ""}}, f'{COMMON} "-" "-"'),
         (
             "combined",
-            {"method": "", "target": "", "protocol": "", "peer": "", "environ": None, "status": 400, "length": 0},
+            {"method": "", "target": "", "protocol": "", "peer": "", "environ": {}, "status": 400, "length": 0},
             '- - - [09/Sep/2001:03:46:40 +0200] "- - -" 400 0 "-" "-"',
         ),
         ("{path} {query} {target}", {}, "/notices/17 page=2 /notices/17?page=2"),
@@ -104,7 +104,7 @@ COMMON = '192.0.2.7 - - [09/Sep/2001:03:46:40 +0200] "GET /notices/17?page=2 HTT
         ("{path} {query}", {"target": "/x??y?z"}, "/x ?y?z"),
         ("{duration} {duration_ms}", {}, "0.012500 12.500"),
         ("{queue_time} {queue_time_ms}", {}, "0.250000 250.000"),
-        ("{queue_time}", {"environ": None}, "0.000000"),
+        ("{queue_time}", {"environ": {}}, "0.000000"),
         ("{host} {request_id}", {}, "shop.example.org abc-1"),
         ("{request_id}", {"environ": {"HTTP_X_REQUEST_ID": 17}}, "17"),
         ("{slot}/{generation}/{pid}", {}, "3/2/PID"),
@@ -138,7 +138,7 @@ def test_json_is_one_object_per_line_with_the_documented_keys(answered: Callable
         ("generation", 2),
     ]
     assert datetime.fromisoformat(json.loads(text)["time"]).timestamp() == 1_000_000_000.25
-    nothing = json.loads(answered("json", environ=None))
+    nothing = json.loads(answered("json", environ={}))
     assert (nothing["referer"], nothing["user_agent"], nothing["request_id"]) == (None, None, None)
 
 
@@ -441,7 +441,7 @@ def test_records_go_to_handlers_that_the_project_gave_the_logger(loggers: dict[s
     access_log = AccessLog.from_config(CONFIG)
     assert (access_log is not None) is wanted
     if access_log:
-        access_log.log(**{**ANSWER, "target": '/a"b?\n', "environ": None})
+        access_log.log(**{**ANSWER, "target": '/a"b?\n', "environ": {}})
         name = "django_prefork.access" if "handlers" in loggers["django_prefork.access"] else "django_prefork"
         ((record,),) = [handler.records for handler in logging.getLogger(name).handlers]
         assert (record.name, record.levelno) == ("django_prefork.access", logging.INFO)

@@ -128,14 +128,14 @@ class Guard:
             if began != known:
                 known, due = began, self._slow
             if age >= tick:
-                self._meanwhile()
+                self._act(began, self._meanwhile)
             if age >= due:
                 while due <= age:
                     due *= 2
                 self._look(began, age)
             if age >= self.after:
                 if not self._starves():
-                    self._act(began)
+                    self._act(began, self._help_out)
                 time.sleep(min(TICK, max(0.0, due - age)))
             elif tick > self.after:
                 time.sleep(tick)
@@ -161,12 +161,12 @@ class Guard:
             return False
         return ready and time.clock_gettime_ns(clock) == before
 
-    def _act(self, began: float) -> None:
+    def _act(self, began: float, do: Callable[[], None]) -> None:
         with self.lock:
             self.acting = True
             try:
                 if self.began == began:  # still the same request: the main thread is in the application
-                    self._help_out()
+                    do()
             except Exception:
                 logger.exception("a mistake of the server's: please report it")
             finally:

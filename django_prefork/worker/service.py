@@ -185,23 +185,28 @@ class Service:
         """A request that never became one is in the access log too: it is what one looks for there."""
         self._row.refused()
         logger.debug("refused a request of %s: %d %s", client.peer[0] or "a unix socket", error.status, error.detail)
-        if self._access_log is not None:
+        if self._access_log is None:
+            return
+        if request is not None:
             self._log(client, request, error.status, 0, 0.0)
+        else:
+            peer = client.peer[0]
+            self._access_log.log("-", "-", "HTTP/1.1", error.status, 0, 0.0, peer, {}, self._slot, self._generation)
 
-    def _log(self, client: Client, request: RequestHead | None, status: int, sent: int, seconds: float) -> None:
+    def _log(self, client: Client, request: RequestHead, status: int, sent: int, seconds: float) -> None:
         assert self._access_log is not None
-        fields = request.fields if request is not None else {}
+        fields = request.fields
         self._access_log.log(
-            method=request.method if request is not None else "-",
-            target=request.target if request is not None else "-",
-            protocol="HTTP/1.1" if request is None or request.http11 else "HTTP/1.0",
-            status=status,
-            length=sent,
-            duration=seconds,
-            peer=fields.get("REMOTE_ADDR", client.peer[0]),
-            environ=fields,
-            slot=self._slot,
-            generation=self._generation,
+            request.method,
+            request.target,
+            "HTTP/1.1" if request.http11 else "HTTP/1.0",
+            status,
+            sent,
+            seconds,
+            fields.get("REMOTE_ADDR", client.peer[0]),
+            fields,
+            self._slot,
+            self._generation,
         )
 
     def spool_room(self, count: int) -> bool:
