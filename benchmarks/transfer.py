@@ -13,7 +13,7 @@ _BUFFER = bytearray(1024 * 1024)
 _PATIENCE = 60.0
 
 
-def cost(running: Running, target: str, *, upload: bytes | None = None, seconds: float, least: int = 3) -> float:
+def cost(running: Running, target: str, *, upload: bytes | None = None, seconds: float = 0.0, least: int = 3) -> float:
     """CPU seconds for one request, over `seconds` and at least `least` requests. Raises OSError, HTTPException."""
     connection = running.connection(_PATIENCE)
     try:
