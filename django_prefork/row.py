@@ -43,6 +43,8 @@ from django_prefork.layout import (
 _put_text = struct.Struct(f"{layout.TEXT_BYTES}sx").pack_into
 _put_view = struct.Struct(f"{layout.VIEW_BYTES}s").pack_into
 
+_TEXT_AT = layout.TEXT_AT
+
 # Where the time of a request counts, by the hundreds of its status: 0, where nothing was answered, 1xx, 2xx ...
 _BY_STATUS = tuple(APPLICATION + max(0, min(4, hundreds - 1)) * TIME_BUCKETS for hundreds in range(10))
 
@@ -80,9 +82,17 @@ class Row:
         self._clocks[SINCE] = -now
         self._words[STATE] = state
 
-    def begin(self, text: bytes, now: float) -> None:
-        """The application starts. `text`: the client, the request's id if it has one, its first line; line by line."""
-        _put_text(self._raw, layout.TEXT_AT, text)
+    def begin(self, text: bytes, now: float, waited: float = 0.0) -> None:
+        """The application starts on a request that `waited` so long.
+
+        `text`: the client, the request's id if it has one, its first line; line by line.
+        """
+        if waited:
+            self.waited(waited)
+        else:  # mostly
+            self._clocks[LAST_QUEUE] = 0.0
+            self._words[QUEUE] += 1
+        _put_text(self._raw, _TEXT_AT, text)
         # Since when, and by its sign that a request runs: one word, which nobody can read half.
         self._clocks[SINCE] = now
 
@@ -91,14 +101,11 @@ class Row:
         _put_view(self._raw, layout.VIEW_AT, name)
 
     def waited(self, seconds: float) -> None:
-        """The request had waited so long before the application could start."""
+        """A request had, until its turn came."""
         clocks = self._clocks
         clocks[LAST_QUEUE] = seconds
-        if seconds:
-            self._words[QUEUE + bisect_left(TIMES, seconds)] += 1
-            clocks[QUEUE_SECONDS] = self._waited = self._waited + seconds
-        else:  # mostly
-            self._words[QUEUE] += 1
+        self._words[QUEUE + bisect_left(TIMES, seconds)] += 1
+        clocks[QUEUE_SECONDS] = self._waited = self._waited + seconds
 
     def end(self, now: float, seconds: float, status: int, size: int) -> None:
         """The application has answered within `seconds`, `size` bytes of body; `status` 0: nobody was there to."""

@@ -141,6 +141,8 @@ class Scoreboard:
         self._map = mmap.mmap(fd, 0)
         self.raw = memoryview(self._map)
         self.words = self.raw.cast("Q")
+        #: `draining`, for who asks at each request: not 0 if it is so. To be read only.
+        self.drains = self.words[H_STOPPING : H_STOPPING + 1]
         self.clocks = self.raw.cast("d")
         if self.words[layout.H_MAGIC] != layout.MAGIC or self.words[layout.H_VERSION] != layout.VERSION:
             raise ValueError("not a scoreboard of this version of django-prefork")

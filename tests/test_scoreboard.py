@@ -80,8 +80,7 @@ def test_counters_go_on_from_one_worker_of_a_slot_to_the_next(board: Scoreboard)
     first = board.row(slot)
     first.received = first.sent = 100
     for status in (200, 204, 304, 404, 500, 503, 0):
-        first.begin(b"\nGET / HTTP/1.1", 1.0)
-        first.waited(0.003)
+        first.begin(b"\nGET / HTTP/1.1", 1.0, 0.003)
         first.end(2.0, 0.02, status, 70)
     first.accepted()
     first.refused()

@@ -188,7 +188,7 @@ class Response:
             raise
         finally:
             self.in_application = False
-            close = getattr(result, "close", None)
+            close = getattr(result, "close", None) if type(result) is not list else None
             if close is not None:
                 try:
                     close()
@@ -316,10 +316,10 @@ class Response:
         declared: int | None = None
         length_line = b""
         for item in self._fields:
-            line, kind = known(item) or field_line(item)
+            line, kind, number = known(item) or field_line(item)
             if kind:
                 if kind == LENGTH:
-                    declared, length_line = int(item[1]), line
+                    declared, length_line = number, line
                     continue
                 if kind == CONNECTION:
                     if "close" in item[1].lower():

@@ -90,9 +90,11 @@ class Connection:
         "_head",
         "_interest",
         "_lingered",
+        "_loop",
         "_partial",
         "_rest",
         "_rest_since",
+        "_row",
         "_sending",
         "_stream",
         "_trusted",
@@ -112,6 +114,9 @@ class Connection:
         self, worker: Host, sock: socket.socket, peer: tuple[str, str], bind: str, template: dict[str, Any]
     ) -> None:
         self.worker = worker
+        # As is that of the worker what each request needs, without the way over it.
+        self._loop = worker.loop
+        self._row = worker.row
         self.sock = sock
         self.peer = peer
         self.bind = bind
@@ -173,12 +178,12 @@ class Connection:
         # Out of the loop first: the description is shared, and would go on waking us.
         interest, self._interest = self._interest, 0
         if interest:
-            self.worker.loop.forget(self._fd)
+            self._loop.forget(self._fd)
         since = time.monotonic() - self._waited if ready or data else 0.0
         if self._rest:
             since = self._rest_since
         if (queues.ready if since else queues.idle).give(self.sock, self.peer, self.bind, data, since):
-            self.worker.row.gave(since > 0)
+            self._row.gave(since > 0)
             self.close()
             return True
         if interest:
@@ -213,8 +218,8 @@ class Connection:
             self.close()
             return True
         if data:
-            self.worker.row.received += len(data)
-            loop = self.worker.loop
+            self._row.received += len(data)
+            loop = self._loop
             if (not new and loop.now - loop.since <= AWAY) or self._is_there():
                 self._take(data)
         else:
@@ -290,7 +295,7 @@ class Connection:
         if request.length or request.chunked:
             self._body = body_of(request, worker.limits, Spool(worker.storage))
             self._body_bytes = 0
-            self._body_began = worker.loop.now
+            self._body_began = self._loop.now
             self.state = _BODY
             if rest:
                 self._take_body(rest)
@@ -318,7 +323,7 @@ class Connection:
             limit = self.worker.config.body_timeout
             # Without progress, or too little of it in all.
             enough = self._body_began + limit + self._body_bytes / RATE
-            self._until(min(self.worker.loop.now + limit, enough))
+            self._until(min(self._loop.now + limit, enough))
             return
         self._rest = rest
         give_body(request.fields, body.spool.rewind(), body.spool.size)
@@ -331,7 +336,7 @@ class Connection:
         if self._trusted is not None:
             self.label = request.fields["REMOTE_ADDR"].encode("latin-1", "replace") + b"\n"
         keep_alive = self.worker.service.serve(self, request)
-        self.worker.loop.now = time.monotonic()
+        self._loop.now = time.monotonic()
         if self._body is not None:
             self._body.spool.close()
             self._body = None
@@ -368,7 +373,7 @@ class Connection:
         if self._sending:
             self.send(data)
             return
-        self.worker.row.sent += len(data)
+        self._row.sent += len(data)
         cork = self._cork
         try:
             count = cork.send(self.sock, data) if cork.on and self._fd != cork.last else self.sock.send(data)
@@ -382,7 +387,7 @@ class Connection:
     def send(self, data: bytes, more: bytes = b"") -> None:
         """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
         size = len(data) + len(more)
-        self.worker.row.sent += size
+        self._row.sent += size
         if self._sending:
             self._sending.send(data)
             if more:
@@ -419,7 +424,7 @@ class Connection:
 
     def sent(self, count: int) -> None:
         """Part of `Way`."""
-        self.worker.row.sent += count
+        self._row.sent += count
         self.progressed()
 
     @property
@@ -463,7 +468,7 @@ class Connection:
 
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Part of `Sink`."""
-        self.worker.row.sent += count
+        self._row.sent += count
         sending = self._sending if self._sending is not None else self._begin_sending()
         sending.send_file(descriptor, offset, count)
 
@@ -480,7 +485,7 @@ class Connection:
             return
         if self._sending:
             self._sending.goes_on = keep_alive
-            self._sending.took(self.worker.loop.now)
+            self._sending.took(self._loop.now)
             self._watch(WRITE)
             self._wait_for(_SENDING, self.worker.config.send_timeout / LOOKS)
             return
@@ -497,7 +502,7 @@ class Connection:
         if not sending:
             self._sent(sending.goes_on)
         elif count:
-            sending.took(self.worker.loop.now)
+            sending.took(self._loop.now)
 
     def _still_takes(self, now: float) -> bool:
         assert self._sending is not None
@@ -520,22 +525,22 @@ class Connection:
 
     def _rest_or_wait(self) -> None:
         """The answer is out: what comes next? (Nearly every request comes by here: no call that is not needed.)"""
-        worker = self.worker
         self.state = _IDLE
-        deadline = self.deadline = worker.loop.now + worker.idle_seconds
+        loop, worker = self._loop, self.worker
+        deadline = self.deadline = loop.now + worker.idle_seconds
         if deadline < self.queued:
-            worker.loop.expect(self)
+            loop.expect(self)
         if self._interest != READ:
             self._watch(READ)
         if self._rest:
-            self._rest_since = worker.loop.now
+            self._rest_since = loop.now
             worker.later.append(self)
 
     def next(self) -> None:
         """Serve what came together with the request before."""
         rest, self._rest = self._rest, b""
         if rest and self.state is _IDLE:
-            self._waited = max(0.0, self.worker.loop.now - self._rest_since)
+            self._waited = max(0.0, self._loop.now - self._rest_since)
             if self._waited <= AWAY or self._is_there():
                 self._take(rest)
 
@@ -573,7 +578,7 @@ class Connection:
     def leave(self, soon: float) -> None:
         """The worker goes: a client of whom nothing, or half a head, is here has `soon` seconds; a body is awaited."""
         if self.idle or self.state is _HEAD:
-            self._until(min(self.deadline, self.worker.loop.now + soon))
+            self._until(min(self.deadline, self._loop.now + soon))
 
     def broken(self) -> None:
         self.close()
@@ -590,9 +595,9 @@ class Connection:
         if self._sending is not None:
             self._sending.close()
             self._sending = None
-        self.worker.loop.release(self)
+        self._loop.release(self)
         if self._interest:
-            self.worker.loop.forget(self._fd)
+            self._loop.forget(self._fd)
         self.sock.close()
         self.worker.closed(self)
 
@@ -615,16 +620,16 @@ class Connection:
     def _watch(self, mask: int) -> None:
         if self._interest != mask:
             if self._interest:
-                self.worker.loop.change(self._fd, mask)
+                self._loop.change(self._fd, mask)
             else:
-                self.worker.loop.watch(self._fd, self, mask)
+                self._loop.watch(self._fd, self, mask)
             self._interest = mask
 
     def _wait_for(self, state: State, seconds: float) -> None:
         self.state = state
-        self._until(self.worker.loop.now + seconds)
+        self._until(self._loop.now + seconds)
 
     def _until(self, deadline: float) -> None:
         self.deadline = deadline
         if deadline < self.queued:
-            self.worker.loop.expect(self)
+            self._loop.expect(self)

@@ -53,6 +53,7 @@ class Service:
         self._application = application
         self._config = config
         self._board = board
+        self._drains = board.drains
         self._slot = slot
         self._generation = generation
         self._access_log = access_log
@@ -93,20 +94,19 @@ class Service:
         if request.path in self._health_paths:
             return self._health(client, request)
         waited = request.fields[QUEUE_TIME]
-        self._row.waited(waited)
         if waited > self._queue_timeout:
             return self._waited_too_long(client, request)
         began = time.monotonic()
         request_id = request.fields.get("HTTP_X_REQUEST_ID")
         if request_id:
-            self._row.begin(client.label + request_id.encode("latin-1") + b"\n" + request.line, began)
+            self._row.begin(client.label + request_id.encode("latin-1") + b"\n" + request.line, began, waited)
         else:
-            self._row.begin(client.label + request.line, began)
+            self._row.begin(client.label + request.line, began, waited)
         guard = self.guard
         if guard is not None:
             guard.begin(began)
         self._clock.began = began
-        keep_alive = request.keep_alive and self.keep_alive and not self._board.draining
+        keep_alive = request.keep_alive and self.keep_alive and not self._drains[0]
         response = Response(request, client, keep_alive)
         if self._tells_timing:
             response.timing = lambda: _server_timing(waited, time.monotonic() - began)
@@ -153,6 +153,7 @@ class Service:
         """Who has waited longer than queue_timeout has given up, and serving it would keep the next one waiting."""
         response = Response(request, client, request.keep_alive and self.keep_alive and not self._board.draining)
         response.run(_come_back(self._queue_timeout), request.fields)
+        self._row.waited(request.fields[QUEUE_TIME])
         self._row.refused()
         if self._access_log is not None:
             self._log(client, request, response.status, response.sent, 0.0)
