@@ -324,6 +324,7 @@ class Connection:
             # Without progress, or too little of it in all.
             enough = self._body_began + limit + self._body_bytes / RATE
             self._until(min(self._loop.now + limit, enough))
+            self._loop.now = time.monotonic()  # others wait meanwhile, some of them with their answers
             return
         self._rest = rest
         give_body(request.fields, body.spool.rewind(), body.spool.size)
@@ -499,6 +500,7 @@ class Connection:
         except OSError:
             self.close()
             return
+        self._loop.now = time.monotonic()  # as with a piece of a body
         if not sending:
             self._sent(sending.goes_on)
         elif count:

@@ -3,11 +3,12 @@
 Sending wakes the client; where that is on the same machine, as most proxies are, the sender pays for it: some 10 us if
 the client's CPU has fallen asleep since the last answer, next to nothing if it is up. So a worker that has several
 requests to serve, each of them short, has the kernel hold their answers back (MSG_MORE), and then lets all go in a row.
-A request to Django costs 118 us that way instead of 128, and no client waits longer: they wait for each other.
+A request to Django costs 118 us that way instead of 128. The first client of a turn waits for the others; on the whole
+they wait less.
 
-Nothing can be lost by it. The kernel sends what it holds when the socket is closed, so also when the worker is killed,
-and after 200 ms whatever happens. Where a request takes long after all, the guard lets go of it (`push`): without a
-guard, nothing is held.
+The kernel sends what it holds when the socket is closed, so also when the worker is killed (unless the client has sent
+more that nobody has read, and is reset), and after 200 ms or so by itself. Where a request takes long after all, the
+guard lets go of it (`push`): without a guard, nothing is held.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ HOLD = 0.001
 # costs 1 us. Longer ones gain too little.
 SHORTEST = 0.00003
 LONGEST = HOLD / 2
-# After a request that took so long (seconds) nothing waits for CALM seconds: there may be more of its kind.
+# After a request that took so long, or nearly (seconds), nothing waits for CALM seconds: there may be more of its kind.
 SLOW = 0.005
 CALM = 1.0
 
@@ -74,7 +75,7 @@ class Cork:
             self.pull()
 
     def _judge(self, now: float) -> None:
-        if now - self._due > SLOW:
+        if now - (self._due - HOLD) > SLOW:  # since the last look
             self.on = False
             self._calm_at = max(self._calm_at, now + CALM)
 
@@ -96,7 +97,7 @@ class Cork:
                 # It is on already; to say so once more is what makes the kernel send (tcp(7): TCP_NODELAY).
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:
-                pass  # closed meanwhile, which sends, too
+                pass  # closed meanwhile: that sends, too, unless it was given to a sibling, and that comes after this
 
 
 #: For connections whose answers cannot wait: a unix socket knows no MSG_MORE. Never on.

@@ -44,7 +44,7 @@ class Guard:
     `after` (seconds into a request) is when `help_out` is called, again and again while the request runs. `slow`
     (seconds) is when `tell` is, with the request's age and the frame it has come to, and again at each doubling.
     Either may be infinite. `answered` tells how many requests were. `meanwhile` is called at each look that finds one
-    running for longer than a look takes to come, every `often` seconds at the least.
+    running for longer than a look takes to come, which is `often` seconds at the most (twice that after MANY answers).
     """
 
     def __init__(

@@ -153,7 +153,10 @@ class Worker:
         self._term_at = 0.0
         shared = self._queues is not None and config.handoff_after > 0
         self._protects = shared
+        self._needs_guard = bool(config.slow_request)
         self._lacks_guard = False
+        # The project's handlers of access records may block, and nobody looks then: no answer may be waiting.
+        self._may_hold = access_log is None or not access_log.to_handlers
         self.loop.surplus = self._share if shared else None
         self._preempted = _preemptions()
         self._drift_at = 0.0
@@ -215,10 +218,13 @@ class Worker:
             self._examine()
         if self._protects:
             self._protect()
+        if self._needs_guard:
+            self._needs_guard = self._guard() is None
         cork = self.loop.cork
-        if cork.wanted and not cork.guarded and (guard := self._guard()):
+        if cork.wanted and not cork.guarded and self._may_hold and (guard := self._guard()):
+            # At the second time: until then the guard may sleep as it used to.
+            cork.guarded = guard.often == OFTEN
             guard.often = OFTEN
-            cork.guarded = True
 
     def _protect(self) -> None:
         """Let the guard hand connections on once there is a sibling that could take over."""
@@ -265,7 +271,7 @@ class Worker:
         queues = self._queues
         if queues is None or self.board.stopping:
             return
-        self.loop.cork.push()  # a sibling cannot
+        self.loop.cork.push()  # as in `_share`
         now = time.monotonic()
         kept: list[Connection] = []
         missed = False
@@ -309,6 +315,7 @@ class Worker:
                 return
             self._drift_at = self.loop.now + DRIFT
             most = 1
+        self.loop.cork.pull()  # what a sibling has cannot be let go of here
         for fd in reversed(fds):
             if most <= 0:
                 break
@@ -358,8 +365,10 @@ class Worker:
         signals.emit(signals.post_fork, slot=self.slot, generation=self.generation)
         self.loop.watch(read, Wakeup(lambda: os.read(read, 1024)), READ)
         self.loop.watch(self._life, _Life(self), READ)
-        if (self._access_log is not None and self._access_log.gather(self.slot)) or self.config.slow_request:
-            self._guard(after=FOREVER)
+        if self._access_log is not None and self._access_log.gather(self.slot):
+            self._needs_guard = True
+        if self._needs_guard:
+            self._needs_guard = self._guard() is None
         self._doors.open()
         if self.collector is not None:
             self.collector.start()

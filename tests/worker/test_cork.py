@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from django_prefork.http.body import LengthBody
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker import connection as connection_module
 from django_prefork.worker import loop as loop_module
+from django_prefork.worker import worker as worker_module
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.cork import CALM, HOLD, LONGEST, SHORTEST, SLOW
+from django_prefork.worker.worker import Worker
 from tests.harness import PATIENCE
 from tests.worker.host import Host
 
@@ -25,6 +30,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 
 REQUEST = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 SHORT = (SHORTEST + LONGEST) / 2
+# The kernel sends by itself what it has held for so long (seconds).
+KERNEL = 0.2
 
 
 class Time:
@@ -38,7 +45,7 @@ class Time:
 
 
 class Told(socket.socket):
-    """A server's end that knows whether its answers wait."""
+    """A server's end that knows whether its answer waits."""
 
     waits = False
 
@@ -93,8 +100,10 @@ class Busy(Host):
         self.seen = []
         for number in who:
             self.clients[number].sendall(REQUEST % number)
+        for number in who:
+            assert select.select([self.ends[number]], [], [], PATIENCE)[0]
         assert self.loop.wait(PATIENCE)
-        assert len(self.seen) == len(who), "they were not in one turn"
+        assert len(self.seen) == len(who)
         assert not any(end.waits for end in self.ends), "behind a turn, nothing waits"
         for number in who:
             assert self.clients[number].recv(len(ANSWER)) == ANSWER
@@ -139,7 +148,7 @@ def test_requests_that_are_not_worth_it_are_answered_at_once(busy: Busy, took: f
 @pytest.mark.parametrize("who", [(0,), (1, 0), (0, 1, 2)])
 def test_behind_a_slow_request_nothing_waits_for_a_while(busy: Busy, who: tuple[int, ...]) -> None:
     busy.turn(1)
-    busy.seconds["/0"] = HOLD + 2 * SLOW
+    busy.seconds["/0"] = SLOW * 1.01
     busy.turn(*who)
     slow = busy.time.now
     while busy.time.now < slow + CALM - HOLD:
@@ -169,7 +178,10 @@ def test_another_thread_lets_go_while_a_request_takes_long(busy: Busy) -> None:
             thread = threading.Thread(target=busy.loop.cork.push)
             thread.start()
             thread.join()
-            received.extend(busy.clients[number].recv(len(ANSWER), socket.MSG_PEEK) for number in (0, 1))
+            for client in busy.clients[:2]:
+                # Long before the kernel would by itself.
+                assert select.select([client], [], [], KERNEL / 2)[0]
+                received.append(client.recv(len(ANSWER), socket.MSG_PEEK))
 
     busy.during = push
     busy.turn(0, 1, 2, 3)
@@ -202,20 +214,62 @@ def test_a_connection_that_ends_meanwhile_harms_no_other(busy: Busy) -> None:
 
 def test_what_waits_arrives_although_the_worker_is_killed(busy: Busy) -> None:
     def die(target: str) -> None:
-        if target == "/2":
+        if target == "/2" and busy.ends[0].waits and busy.ends[1].waits:
             os.kill(os.getpid(), signal.SIGKILL)
 
     busy.turn(0)
     child = os.fork()
     if child == 0:
-        busy.during = die
-        busy.turn(0, 1, 2)
-        os._exit(1)
+        try:
+            busy.during = die
+            busy.turn(0, 1, 2)
+        finally:
+            os._exit(1)
     for end in busy.ends:
         end.close()
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     for number in (0, 1):
         assert busy.clients[number].recv(len(ANSWER)) == ANSWER
+
+
+def test_nothing_waits_for_bodies_that_come_in(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def feed(body: LengthBody, data: bytes) -> None:
+        busy.time.now += HOLD * 0.6
+
+    monkeypatch.setattr(LengthBody, "feed", feed)
+    for client in busy.clients[1:3]:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
+        assert busy.loop.wait(PATIENCE)
+    busy.turn(0)
+    busy.clients[0].sendall(REQUEST % 0)
+    for client in busy.clients[1:3]:
+        client.sendall(b"body")
+    for number in (3, 4):
+        busy.clients[number].sendall(REQUEST % number)
+    for end in busy.ends[:5]:
+        assert select.select([end], [], [], PATIENCE)[0]
+    busy.seen = []
+    assert busy.loop.wait(PATIENCE)
+    assert busy.seen == [[0], [3], [3]]
+
+
+def test_what_a_sibling_may_get_does_not_wait(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection may be answered in a turn that goes on to give it away: it came in under a number that was free."""
+    monkeypatch.setattr(worker_module, "_preemptions", lambda: 0)
+    siblings = SimpleNamespace(idle_siblings=lambda slot, now: [1])
+    worker: Any = SimpleNamespace(_queues=True, leaving="", slot=0, _preempted=0, loop=busy.loop, board=siblings)
+    waits: list[bool] = []
+
+    def share(target: str) -> None:
+        if target == "/2":
+            waits.append(busy.ends[0].waits)
+            Worker._share(worker, [])
+            waits.append(busy.ends[0].waits)
+
+    busy.turn(0)
+    busy.during = share
+    busy.turn(0, 1, 2, 3)
+    assert waits == [True, False]
 
 
 def test_a_unix_socket_knows_no_waiting(busy: Busy) -> None:
