@@ -70,6 +70,8 @@ http {{
 HAPROXY = """
 global
     log stdout format raw local0
+    # Of several threads that want to write to it at the same moment, all but one drop their lines.
+    nbthread 1
     maxconn 2048
 defaults
     mode http
@@ -145,6 +147,10 @@ class Proxy:
         """Of all answers."""
         raise NotImplementedError
 
+    def log(self) -> str:
+        """All that it has said of requests."""
+        raise NotImplementedError
+
     def stop(self) -> None:
         """Let it end what it has, and wait for that."""
         if self.process.poll() is None:
@@ -180,8 +186,11 @@ class Nginx(Proxy):
     def _command(self, configuration: Path) -> list[str]:
         return [tool("nginx"), "-p", str(self.path), "-c", str(configuration), "-e", "stderr"]
 
+    def log(self) -> str:
+        return (self.path / "access.log").read_text("utf-8", "replace")
+
     def _entries(self) -> list[dict[str, str]]:
-        return [json.loads(line) for line in (self.path / "access.log").read_text("utf-8", "replace").splitlines()]
+        return [json.loads(line) for line in self.log().splitlines()]
 
     def forwarded(self) -> dict[str, str]:
         return {entry["id"]: entry["request"] for entry in self._entries() if entry["upstream"]}
@@ -200,9 +209,11 @@ class Haproxy(Proxy):
     def _command(self, configuration: Path) -> list[str]:
         return [tool("haproxy"), "-db", "-f", str(configuration)]
 
+    def log(self) -> str:
+        return (self.path / "output").read_text("utf-8", "replace")
+
     def _entries(self) -> list[list[str]]:
-        lines = (self.path / "output").read_text("utf-8", "replace").splitlines()
-        entries = [line.split(" ", 3) for line in lines]
+        entries = [line.split(" ", 3) for line in self.log().splitlines()]
         return [entry for entry in entries if len(entry) == 4 and entry[1].lstrip("-").isdigit()]
 
     def forwarded(self) -> dict[str, str]:
