@@ -34,8 +34,8 @@ from django_prefork.worker.guard import OFTEN, Guard, stack_of
 from django_prefork.worker.handoff import Handed, Queues
 from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 from django_prefork.worker.service import Service
+from django_prefork.worker.sharing import Sharing
 from django_prefork.worker.streaming import Courier
-from django_prefork.worker.waiting import waited
 
 logger = logging.getLogger("django_prefork")
 
@@ -55,8 +55,6 @@ TERM_DELAY = 0.1
 LOOK = 1.0
 # A retiring worker tries again this often (seconds) to give away what the queue had no room for.
 GIVE = 0.02
-# Where the CPU is what is short, siblings are given a connection this often (seconds): a hand-off costs 20 us and more.
-DRIFT = 0.01
 # Descriptors that connections of siblings must leave free.
 SPARE_DESCRIPTORS = 32
 # What a stopping server, and a retiring worker, give a client that keeps an idle connection (seconds).
@@ -157,9 +155,8 @@ class Worker:
         self._lacks_guard = False
         # The project's handlers of access records may block, and nobody looks then: no answer may be waiting.
         self._may_hold = access_log is None or not access_log.to_handlers
-        self.loop.surplus = self._share if shared else None
-        self._preempted = _preemptions()
-        self._drift_at = 0.0
+        self._sharing = Sharing(self, self._doors, self._queues) if self._queues is not None else None
+        self.loop.surplus = self._sharing.share if self._sharing is not None and shared else None
         lifetime = config.max_worker_lifetime * (1.0 - 0.1 * random.random())
         self._too_old_at = self.loop.now + lifetime
         self._examines = bool(config.max_worker_lifetime or config.max_rss)
@@ -268,60 +265,8 @@ class Worker:
 
     def _help_out(self) -> None:
         """The guard's: a request runs for long, and the loop stands still."""
-        queues = self._queues
-        if queues is None or self.board.stopping:
-            return
-        self.loop.cork.push()  # as in `_share`
-        now = time.monotonic()
-        kept: list[Connection] = []
-        missed = False
-        for who, _ in self.loop.peek():
-            if isinstance(who, Connection):
-                who.go_on_sending()
-                kept.append(who)
-            else:
-                missed = True
-        new: list[Handed] = []
-        if missed:
-            if self.leaving or self.board.idle_siblings(self.slot, now):
-                # The kernel woke this worker for a connection that it cannot come for.
-                queues.ready.kick()
-            elif not self._doors.left_over:
-                new = self._doors.come_in(now)
-        for connection in list(self.later):
-            connection.give(queues)
-        for one in _in_order(kept, new, now) if new else kept:
-            if isinstance(one, Connection):
-                one.give(queues, ready=True)
-            elif queues.ready.give(*one):
-                self.row.gave(True)
-                one.sock.close()
-            else:
-                self._doors.left_over.append(one)
-
-    def _share(self, fds: list[int]) -> None:
-        """This turn of the loop takes long: siblings that are idle may have what is left of it."""
-        queues = self._queues
-        if queues is None or self.leaving:
-            return
-        idle = self.board.idle_siblings(self.slot, self.loop.now)
-        most = 4 * len(idle)
-        before, self._preempted = self._preempted, _preemptions()
-        if self._preempted != before:
-            # It took long since others had the CPU: then it is not there for siblings either, idle as they may look.
-            # One now and then, while there are clearly fewer elsewhere, so that connections spread all the same.
-            own = len(self.connections)
-            if self.loop.now < self._drift_at or min(idle, default=own) + own // 4 + 1 >= own:
-                return
-            self._drift_at = self.loop.now + DRIFT
-            most = 1
-        self.loop.cork.pull()  # what a sibling has cannot be let go of here
-        for fd in reversed(fds):
-            if most <= 0:
-                break
-            who = self.loop.watched(fd)
-            if isinstance(who, Connection) and who.give(queues, ready=True):
-                most -= 1
+        if self._sharing is not None and not self.board.stopping:
+            self._sharing.help_out()
 
     def _patience(self) -> float:
         """How long to wait for events, in seconds."""
@@ -520,20 +465,6 @@ class Worker:
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.row.connections(len(self.connections))
-
-
-def _preemptions() -> int:
-    """How often the kernel took the CPU away from this thread; always 0 where it does not tell."""
-    who = getattr(resource, "RUSAGE_THREAD", None)
-    return 0 if who is None else resource.getrusage(who).ru_nivcsw
-
-
-def _in_order(kept: list[Connection], new: list[Handed], now: float) -> list[Connection | Handed]:
-    """By how long they have waited; whom the kernel's clock, which goes in steps, cannot tell apart, in turns."""
-    line: list[tuple[float, int, Connection | Handed]] = []
-    line += [(now - (waited(one.sock) or 0.0), place, one) for place, one in enumerate(kept)]
-    line += [(one.since, place, one) for place, one in enumerate(new)]
-    return [one for _, _, one in sorted(line, key=lambda entry: entry[:2])]
 
 
 class _Life:

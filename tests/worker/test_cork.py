@@ -18,10 +18,9 @@ from django_prefork.http.body import LengthBody
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker import connection as connection_module
 from django_prefork.worker import loop as loop_module
-from django_prefork.worker import worker as worker_module
+from django_prefork.worker import sharing
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.cork import CALM, HOLD, LONGEST, SHORTEST, SLOW
-from django_prefork.worker.worker import Worker
 from tests.harness import PATIENCE
 from tests.worker.host import Host
 
@@ -255,15 +254,17 @@ def test_nothing_waits_for_bodies_that_come_in(busy: Busy, monkeypatch: pytest.M
 
 def test_what_a_sibling_may_get_does_not_wait(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection may be answered in a turn that goes on to give it away: it came in under a number that was free."""
-    monkeypatch.setattr(worker_module, "_preemptions", lambda: 0)
+    monkeypatch.setattr(sharing, "_preemptions", lambda: 0)
     siblings = SimpleNamespace(idle_siblings=lambda slot, now: [1])
-    worker: Any = SimpleNamespace(_queues=True, leaving="", slot=0, _preempted=0, loop=busy.loop, board=siblings)
+    worker: Any = SimpleNamespace(leaving="", slot=0, loop=busy.loop, board=siblings)
+    nothing: Any = None
+    shares = sharing.Sharing(worker, nothing, nothing)
     waits: list[bool] = []
 
     def share(target: str) -> None:
         if target == "/2":
             waits.append(busy.ends[0].waits)
-            Worker._share(worker, [])
+            shares.share([])
             waits.append(busy.ends[0].waits)
 
     busy.turn(0)
