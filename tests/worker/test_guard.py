@@ -84,3 +84,42 @@ def test_a_view_that_cannot_have_the_cpu_starves() -> None:
                 assert becomes(False, guard)
         finally:
             other.kill()
+
+
+def test_what_the_guard_does_meanwhile_is_done_when_the_request_has_ended() -> None:
+    """So that nothing of it needs a lock: the access log is written by both threads."""
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    def meanwhile() -> None:
+        entered.set()
+        assert may_go_on.wait(PATIENCE)
+
+    guard = Guard(lambda: None, lambda *_: None, lambda: 0, meanwhile)
+    guard.often = 0.005
+    guard.start()
+    guard.begin(time.monotonic())
+    assert entered.wait(PATIENCE)
+    later = threading.Timer(0.05, may_go_on.set)
+    later.start()
+    guard.end()
+    assert may_go_on.is_set()
+    later.join()
+
+
+def test_a_mistake_does_not_end_the_guard(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[float] = []
+    again = threading.Event()
+
+    def meanwhile() -> None:
+        calls.append(time.monotonic())
+        if len(calls) > 1:
+            again.set()
+        raise OSError("as planned")
+
+    guard = Guard(lambda: None, lambda *_: None, lambda: 0, meanwhile)
+    guard.often = 0.005
+    guard.start()
+    guard.begin(time.monotonic())
+    assert again.wait(PATIENCE)
+    guard.end()
+    assert "a mistake of the server's" in caplog.text
