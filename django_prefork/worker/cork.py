@@ -13,7 +13,6 @@ guard lets go of it (`push`): without a guard, nothing is held.
 
 from __future__ import annotations
 
-import math
 import socket
 
 # An answer waits so long (seconds), and while one more request is served.
@@ -24,7 +23,7 @@ SHORTEST = 0.00003
 LONGEST = HOLD / 2
 # After a request that took so long, or nearly (seconds), nothing waits for CALM seconds: there may be more of its kind.
 SLOW = 0.005
-CALM = 1.0
+CALM = 0.25
 
 _MORE = getattr(socket, "MSG_MORE", 0)  # Linux
 
@@ -41,19 +40,20 @@ class Cork:
     def __init__(self) -> None:
         self.on = False
         self.last = -1
-        #: Whether it would be on, and whether it may be: whether somebody calls `push`.
+        #: Whether it might be on, and whether it may be: whether somebody calls `push`.
         self.wanted = self.guarded = False
         self._held: list[socket.socket] = []
         self._began = 0.0
         self._due = 0.0
         self._pace = 0.0  # what a request took, in the turn before
-        self._calm_at = 0.0 if _MORE else math.inf
+        self._calm_at = 0.0
 
     def begin(self, now: float, events: list[tuple[int, int]]) -> float:
         """A turn that has `events` to serve; returns when `look` is to be called."""
         self._began = now
-        if len(events) > 1 and SHORTEST <= self._pace <= LONGEST and now >= self._calm_at:
-            self.wanted, self.on = True, self.guarded
+        if _MORE and len(events) > 1 and SHORTEST <= self._pace <= LONGEST:
+            self.wanted = True
+            self.on = self.guarded and now >= self._calm_at
             self.last = events[-1][0]
         self._due = now + HOLD
         return self._due

@@ -30,7 +30,7 @@ TICK = 0.002
 # A worker that has answered so many requests since the last look is about short ones, and looked at half as often: a
 # look costs 15 us.
 MANY = 50
-# So often it looks where answers may be waiting for the end of a request (seconds).
+# So often it looks in any case (seconds): answers may be waiting, or lines of the access log.
 OFTEN = 0.005
 # It parks after this time without a request (seconds): waking it costs the next request 10 us, once.
 PARK = 0.5
@@ -44,7 +44,7 @@ class Guard:
     `after` (seconds into a request) is when `help_out` is called, again and again while the request runs. `slow`
     (seconds) is when `tell` is, with the request's age and the frame it has come to, and again at each doubling.
     Either may be infinite. `answered` tells how many requests were. `meanwhile` is called at each look that finds one
-    running for longer than a look takes to come, which is `often` seconds at the most (twice that after MANY answers).
+    running for longer than a look takes to come, which is OFTEN seconds at the most (twice that after MANY answers).
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Guard:
         slow: float = math.inf,
     ) -> None:
         self.after = after
-        self.often = PARK
         self._help_out = help_out
         self._slow = slow
         self._tell = tell
@@ -109,7 +108,7 @@ class Guard:
             began = self.began
             now = time.monotonic()
             before, answered = answered, self._answered()
-            tick = min(self.after, self._slow, self.often)
+            tick = min(self.after, self._slow, OFTEN)
             if answered - before > MANY:
                 tick = min(2 * tick, self._slow, PARK)
             if not began:

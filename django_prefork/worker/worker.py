@@ -30,7 +30,7 @@ from django_prefork.worker import naming, shortcuts
 from django_prefork.worker.collector import Collector
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.doors import PAUSE, Doors, Listening
-from django_prefork.worker.guard import OFTEN, Guard, stack_of
+from django_prefork.worker.guard import Guard, stack_of
 from django_prefork.worker.handoff import Handed, Queues
 from django_prefork.worker.loop import FOREVER, READ, Loop, Wakeup
 from django_prefork.worker.service import Service
@@ -218,10 +218,8 @@ class Worker:
         if self._needs_guard:
             self._needs_guard = self._guard() is None
         cork = self.loop.cork
-        if cork.wanted and not cork.guarded and self._may_hold and (guard := self._guard()):
-            # At the second time: until then the guard may sleep as it used to.
-            cork.guarded = guard.often == OFTEN
-            guard.often = OFTEN
+        if cork.wanted and not cork.guarded and self._may_hold:
+            cork.guarded = self._guard() is not None
 
     def _protect(self) -> None:
         """Let the guard hand connections on once there is a sibling that could take over."""

@@ -64,7 +64,7 @@ def test_answers_that_wait_for_others_do_not_wait_for_a_slow_one() -> None:
             return took
 
         def let_go() -> bool:
-            """Nothing waits until the worker was calm for a second and has a guard, nor where the machine is busy."""
+            """Nothing waits until the worker was calm for a while and has a guard, nor where the machine is busy."""
             time.sleep(CALM * 1.1)  # prefork: ok
             together()
             together()

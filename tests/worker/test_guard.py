@@ -95,7 +95,6 @@ def test_what_the_guard_does_meanwhile_is_done_when_the_request_has_ended() -> N
         assert may_go_on.wait(PATIENCE)
 
     guard = Guard(lambda: None, lambda *_: None, lambda: 0, meanwhile)
-    guard.often = 0.005
     guard.start()
     guard.begin(time.monotonic())
     assert entered.wait(PATIENCE)
@@ -117,7 +116,6 @@ def test_a_mistake_does_not_end_the_guard(caplog: pytest.LogCaptureFixture) -> N
         raise OSError("as planned")
 
     guard = Guard(lambda: None, lambda *_: None, lambda: 0, meanwhile)
-    guard.often = 0.005
     guard.start()
     guard.begin(time.monotonic())
     assert again.wait(PATIENCE)
