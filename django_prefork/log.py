@@ -237,7 +237,7 @@ class AccessLog:
         """`destination` is a path, "-" for standard output, or None. Raises OSError if it cannot be opened."""
         self._line = line
         #: Whether the project's own handlers get the records.
-        self.to_handlers = to_logger
+        self.to_logger = to_logger
         self._to_file = destination is not None
         self._quiet_until = 0.0
         self._stuck = False
@@ -316,7 +316,7 @@ class AccessLog:
                     self._write_all(lines)
                     if not lines.add(data):
                         self._write(data)
-        if self.to_handlers:
+        if self.to_logger:
             answer = Answer(method, target, protocol, status, length, duration, peer, environ, slot, generation, now)
             self._pass_on(line, answer)
 

@@ -110,7 +110,7 @@ class Guard:
             before, answered = answered, self._answered()
             tick = min(self.after, self._slow, OFTEN)
             if answered - before > MANY:
-                tick = min(2 * tick, self._slow, PARK)
+                tick = min(2 * tick, self._slow)
             if not began:
                 if now - seen < PARK:
                     time.sleep(tick)

@@ -154,7 +154,7 @@ class Worker:
         self._needs_guard = bool(config.slow_request)
         self._lacks_guard = False
         # The project's handlers of access records may block, and nobody looks then: no answer may be waiting.
-        self._may_hold = access_log is None or not access_log.to_handlers
+        self._may_hold = access_log is None or not access_log.to_logger
         self._sharing = Sharing(self, self._doors, self._queues) if self._queues is not None else None
         self.loop.surplus = self._sharing.share if self._sharing is not None and shared else None
         lifetime = config.max_worker_lifetime * (1.0 - 0.1 * random.random())

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -96,7 +97,7 @@ backend servers
 """
 
 
-class Proxy:
+class Proxy(ABC):
     """A running proxy. `upstream`: HOST:PORT, or unix:/path; `patience`: seconds that it has with clients."""
 
     def __init__(self, upstream: str, options: str = "", patience: str = "60s") -> None:
@@ -122,12 +123,13 @@ class Proxy:
             )
         self._until_it_listens()
 
+    @abstractmethod
     def _configuration(self, listener: int, upstream: str, options: str, patience: str) -> str:
         """`listener`: the descriptor of the socket that it inherits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _command(self, configuration: Path) -> list[str]:
-        raise NotImplementedError
+        """How it is started."""
 
     def _until_it_listens(self) -> None:
         # It inherits a socket that listens: a connection waits in it until the proxy takes it.
@@ -139,17 +141,17 @@ class Proxy:
                 answer = b""
             assert b" 400 " in answer, (answer, (self.path / "output").read_text())
 
+    @abstractmethod
     def forwarded(self) -> dict[str, str]:
         """What was sent on to the server: number -> request line. To be asked when the proxy has ended."""
-        raise NotImplementedError
 
+    @abstractmethod
     def statuses(self) -> list[int]:
         """Of all answers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self) -> str:
         """All that it has said of requests."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Let it end what it has, and wait for that."""
