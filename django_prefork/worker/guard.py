@@ -32,6 +32,8 @@ TICK = 0.002
 MANY = 50
 # So often it looks in any case (seconds): answers may be waiting, or lines of the access log.
 OFTEN = 0.005
+# A request that has had the CPU for so long (nanoseconds) since it was looked at does not take long for want of one.
+OWN = 2_000_000
 # It parks after this time without a request (seconds): waking it costs the next request 10 us, once.
 PARK = 0.5
 
@@ -67,6 +69,9 @@ class Guard:
         self._number = threading.get_native_id()
         #: When the running request began (monotonic); 0 while none runs. Written by the main thread alone.
         self.began = 0.0
+        # Of which request it was asked last whether it starves (when it began), and what CPU time it had by then.
+        self._asked = 0.0
+        self._had = 0
         #: Whether it sleeps until it is woken; whether it may be acting. Written by the guard (and `wake`) alone.
         self.parked = True
         self.acting = False
@@ -133,7 +138,7 @@ class Guard:
                     due *= 2
                 self._look(began, age)
             if age >= self.after:
-                if not self._starves():
+                if not self._starves(began):
                     self._act(began, self._help_out)
                 time.sleep(min(TICK, max(0.0, due - age)))
             elif tick > self.after:
@@ -142,16 +147,21 @@ class Guard:
                 # No longer than the limits themselves: by then the next request may be over one of them.
                 time.sleep(min(tick, self.after - age, due - age))
 
-    def _starves(self) -> bool:
-        """Whether the request takes long for want of a CPU.
+    def _starves(self, began: float) -> bool:
+        """Whether the request that began then takes long for want of a CPU alone.
 
         Siblings that look idle would not have it sooner, and to hand a connection over costs as much as three small
-        requests: with 4 busy workers on one CPU that was a tenth of it.
+        requests: with 4 busy workers on one CPU that was a tenth of it. One that has had the CPU for a while (OWN)
+        takes long by itself: what else is on the machine may keep it from a CPU, and not the siblings.
         """
         if sys.platform != "linux":
             return False
         clock = time.pthread_getcpuclockid(self._thread)
         before = time.clock_gettime_ns(clock)
+        if began != self._asked:
+            self._asked, self._had = began, before
+        elif before - self._had > OWN:
+            return False
         try:
             with open(f"/proc/self/task/{self._number}/stat", "rb", buffering=0) as file:
                 # proc_pid_stat(5); the name before the state may hold anything.
