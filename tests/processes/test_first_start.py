@@ -317,6 +317,7 @@ def test_where_there_is_no_manage_py_settings_may_be_named_by_a_flag(site: OwnSi
 
 
 def test_all_else_is_as_with_manage_py(site: OwnSite) -> None:
+    site.write("setproctitle.py", "raise ImportError('a title would hide the command')")
     asked = [subprocess.run([*PYTHON, "manage.py", "runprefork", "--print-config"], cwd=site.folder, text=True,
              env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True).stdout]  # fmt: skip
     asked.append(site.run("--print-config").stdout)
