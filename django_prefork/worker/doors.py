@@ -59,6 +59,9 @@ class Taker(Protocol):
     def make_room(self, count: int) -> None:
         """Close so many connections that nobody misses."""
 
+    def has_idle_siblings(self) -> bool:
+        """Whether somebody else could serve at once."""
+
 
 class Doors:
     """All of one worker's. `queues` is None where the system has no such thing."""
@@ -134,6 +137,14 @@ class Doors:
         """Whether there are descriptors left, with some to spare for the application's own."""
         return self._taker.has_room()
 
+    def again(self, fd: int) -> None:
+        """Who came before this turn is not to wait for another, with all of that turn's requests: they came later.
+
+        One for each request that is served, then, new or kept; but none that a sibling could serve at once.
+        """
+        if not self._taker.has_idle_siblings():
+            self._loop.again(fd)
+
     def empty_queues(self) -> None:
         """Take all that siblings have given away."""
         for box in self._mailboxes:
@@ -204,7 +215,8 @@ class _Door:
         )
 
     def ready(self, mask: int) -> None:
-        self.take()
+        if self.take():
+            self._doors.again(self.fd)
 
     def broken(self) -> None:
         """The log has said it."""
@@ -264,6 +276,9 @@ class _Mailbox:
         return True
 
     def ready(self, mask: int) -> None:
-        # Nothing there: a kick, or a sibling was quicker.
-        if not self.take():
+        if self.take():
+            if self._begun:
+                self._doors.again(self.fd)
+        else:
+            # Nothing there: a kick, or a sibling was quicker.
             self._doors.look_at_listeners()

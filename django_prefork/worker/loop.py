@@ -112,13 +112,16 @@ class Loop:
         self._queues: dict[float, set[Late]] = {}
         self._times: list[float] = []
         self.now = time.monotonic()
+        # Of this turn: what there is to serve, and how much of it the poller told of.
+        self._events: list[tuple[int, int]] = []
+        self._told = 0
         #: What is ready in this turn was not ready before that (monotonic seconds).
         self.since = self.now
         self._came_back = self.now
         #: What holds answers back while there is more to serve.
         self.cork = Cork()
         self._enough = FOREVER
-        #: Called with the descriptors that are still to be served, when those before them took long.
+        #: Called with the descriptors that are still to be served, the last one first, when those before took long.
         self.surplus: Callable[[list[int]], None] | None = None
 
     def watch(self, fd: int, watched: Watched, mask: int) -> None:
@@ -162,13 +165,14 @@ class Loop:
         went = time.monotonic()
         if self._times:
             most = min(most, max(0.0, self._times[0] - went))
-        events = self._poller.poll(most)
+        events = self._events = self._poller.poll(most)
         # Who was ready by then was in time, however long serving them takes: lateness is judged by this moment.
         now = self.now = time.monotonic()
         self.since = now if now - went > SLEPT else self._came_back
         self._came_back = now
         watched, cork = self._watched, self.cork
-        self._enough = now + SURPLUS if len(events) > 1 and self.surplus is not None else FOREVER
+        self._told = len(events)
+        self._enough = now + SURPLUS if self._told > 1 and self.surplus is not None else FOREVER
         look = min(self._enough, cork.begin(now, events))
         for fd, mask in events:
             if self.now > look:
@@ -197,10 +201,18 @@ class Loop:
         """The turn takes long, and `fd` is next; when to look again."""
         due = self.cork.look(self.now)
         if self.surplus is not None and self.now > self._enough:
-            fds = [each for each, _ in events]
-            self.surplus(fds[fds.index(fd) :])
+            left = [each for each, _ in reversed(events)]
+            self.surplus(left[: left.index(fd) + 1])
             self._enough = self.now + SURPLUS
         return min(self._enough, due)
+
+    def again(self, fd: int) -> None:
+        """By who is being served, and has more that came before this turn: behind all others, in the same turn.
+
+        Nothing if it is alone, or if the turn were to take more than twice as long: then in the next one.
+        """
+        if self._told > 1 and len(self._events) < 2 * self._told:
+            self._events.append((fd, READ))
 
     def peek(self) -> list[tuple[Watched, int]]:
         """Who is ready, without serving and without waiting: for the guard, while the loop stands still."""

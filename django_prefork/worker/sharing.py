@@ -75,7 +75,7 @@ class Sharing:
                 self._doors.left_over.append(one)
 
     def share(self, fds: list[int]) -> None:
-        """By the loop, whose turn takes long: siblings that are idle may have what is left of it."""
+        """By the loop, whose turn takes long: siblings that are idle may have what is left of it, in this order."""
         worker, loop = self._worker, self._worker.loop
         if worker.leaving:
             return
@@ -91,7 +91,7 @@ class Sharing:
             self._drift_at = loop.now + DRIFT
             most = 1
         loop.cork.pull()  # as in `help_out`
-        for fd in reversed(fds):
+        for fd in fds:
             if most <= 0:
                 break
             who = loop.watched(fd)

@@ -452,6 +452,10 @@ class Worker:
         """Part of `doors.Taker`."""
         return len(self.connections) < self._most_connections
 
+    def has_idle_siblings(self) -> bool:
+        """Part of `doors.Taker`."""
+        return bool(self.board.idle_siblings(self.slot, self.loop.now))
+
     def make_room(self, count: int) -> None:
         """Part of `doors.Taker`: the clients that have been idle for longest go."""
         idle = sorted((c for c in self.connections if c.idle), key=lambda connection: connection.deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
+import selectors
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.handoff.clients import Beside, Kept, all_busy
-from tests.harness import Clients, Server, eventually
+from tests.harness import PATIENCE, Clients, Server, eventually
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,39 @@ def test_requests_that_wait_are_served_in_about_the_order_they_came() -> None:
         order = [number for _, number in sorted(answer.result() for answer in answers)]
         overtaken = [sum(later > number for later in order[:at]) for at, number in enumerate(order)]
         assert max(overtaken) <= 8, order
+
+
+def test_new_clients_wait_no_longer_than_kept_ones() -> None:
+    """Where all is busy. Were one let in with each turn of the loop, the last would wait for 100 answers to others."""
+    with Server("--workers", "1", application="work").ready() as server, selectors.DefaultSelector() as ready:
+        server.full_strength(1)
+        kept = [Kept(server) for _ in range(12)]
+        new: list[Kept] = []
+        for one in kept:
+            one.get("/pid")
+            ready.register(one.sock, selectors.EVENT_READ, one)
+            one.send("/burn?s=0.002")
+        answered = 0
+        coming = 8
+        while coming:
+            events = ready.select(PATIENCE)
+            assert events
+            for key, _ in events:
+                key.data.read()
+                if key.data in new:
+                    coming -= 1
+                    ready.unregister(key.fileobj)
+                    continue
+                key.data.send("/burn?s=0.002")
+                answered += 1
+                if answered == 36:
+                    new = [Kept(server) for _ in range(coming)]
+                    for one in new:
+                        one.send("/burn?s=0.002")
+                        ready.register(one.sock, selectors.EVENT_READ, one)
+        assert answered - 36 < 5 * len(kept), answered
+        for one in (*kept, *new):
+            one.close()
 
 
 def test_bytes_already_read_travel_along() -> None:

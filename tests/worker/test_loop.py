@@ -59,6 +59,32 @@ def test_who_is_ready_is_told(loop: Loop, pair: tuple[socket.socket, socket.sock
     assert not loop.wait(0.0)
 
 
+def test_who_has_more_is_told_again_behind_the_others_but_not_more_often_than_they_are_many(loop: Loop) -> None:
+    told: list[str] = []
+
+    class Greedy(Thing):
+        def ready(self, mask: int) -> None:
+            told.append("greedy")
+            loop.again(ends[0].fileno())
+
+    class Other(Thing):
+        def ready(self, mask: int) -> None:
+            told.append("other")
+
+    ends = [end for _ in range(3) for end in socket.socketpair()]
+    for end, thing in zip(ends[::2], (Greedy(), Other(), Other()), strict=True):
+        loop.watch(end.fileno(), thing, READ)
+    ends[1].send(b"x")
+    loop.wait(1.0)
+    assert told == ["greedy"], "alone, it has the next turn"
+    for end in ends[3::2]:
+        end.send(b"x")
+    loop.wait(1.0)
+    assert sorted(told[1:4]) == ["greedy", "other", "other"] and told[4:] == ["greedy"] * 3
+    for end in ends:
+        end.close()
+
+
 def test_a_deadline_is_told_once_and_not_early(loop: Loop) -> None:
     thing = Thing(loop.now + 0.05)
     loop.expect(thing)
