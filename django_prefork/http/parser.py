@@ -99,6 +99,8 @@ class Limits:
 
 # The line itself, method, target, decoded path, query, whether HTTP/1.1, authority.
 RequestLine = tuple[bytes, str, str, str, str, bool, str | None]
+# All fields, whether the request was HTTP/1.1, and whether it keeps its connection. It had no body.
+JudgedFields = tuple[dict[str, Any], bool, bool]
 
 
 class RequestHead:
@@ -231,6 +233,24 @@ class RequestParser:
             if expect.lower() != "100-continue":
                 raise HttpError(417, "unknown expectation")
             request.expects = request.chunked or request.length > 0
+        return request
+
+    def again(self, first: bytes, judged: JudgedFields) -> RequestHead | None:
+        """As `judge`, where what stands behind the line `first` is known; None if it may mean another thing now."""
+        request_line = self._lines.get(first)
+        if request_line is None:
+            if b"\n" in first:
+                return None
+            request_line = self._first_line(first)
+        request = RequestHead()
+        request.line, request.method, request.target, request.path, request.query, http11, authority = request_line
+        fields, as_http11, request.keep_alive = judged
+        if http11 is not as_http11 or authority is not None:
+            return None
+        request.http11 = http11
+        request.fields = fields.copy()
+        request.chunked = request.expects = False
+        request.length = 0
         return request
 
     def _first_line(self, line: bytes) -> RequestLine:

@@ -16,6 +16,7 @@ from django_prefork.http.environ import TrustedProxies, complete, give_body
 from django_prefork.http.errors import HttpError
 from django_prefork.http.head import error_response
 from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser, lines_of
+from django_prefork.http.repeats import Repeats
 from django_prefork.http.response import ClientGone
 from django_prefork.http.storage import Storage
 from django_prefork.row import Row
@@ -92,6 +93,7 @@ class Connection:
         "_lingered",
         "_loop",
         "_partial",
+        "_repeats",
         "_rest",
         "_rest_since",
         "_row",
@@ -132,6 +134,7 @@ class Connection:
         self._cork = worker.loop.cork if peer[0] else UNCORKED
         self._interest = 0
         self._partial: HeadBuffer | None = None
+        self._repeats: Repeats | None = Repeats()  # None: the client does not repeat itself
         self._head: RequestHead | None = None
         self._body: LengthBody | ChunkedBody | None = None
         self._body_bytes = 0
@@ -259,10 +262,15 @@ class Connection:
         try:
             if self.state is _IDLE or self.state is _HEAD:
                 # The usual case: a whole head, and small enough that no line of it can be too long.
-                if self._partial is None and len(data) <= self.worker.parser.small and (lines := lines_of(data)):
-                    self._begin(lines, b"")
-                else:
-                    self._take_head(data)
+                parser = self.worker.parser
+                if self._partial is None and len(data) <= parser.small:
+                    if self._repeats is not None:
+                        if self._take_again(data, self._repeats, parser):
+                            return
+                    elif lines := lines_of(data):
+                        self._begin(parser.judge(lines, self.template.copy()), b"")
+                        return
+                self._take_head(data)
             elif self.state is _BODY:
                 self._take_body(data)
             elif self.state is _LINGERING:
@@ -272,11 +280,31 @@ class Connection:
         except HttpError as error:
             self._refuse(error)
 
+    def _take_again(self, data: bytes, repeats: Repeats, parser: RequestParser) -> bool:
+        """A whole head that may have the fields of the one before; False: it is not a whole one."""
+        if data.endswith(repeats.tail):
+            request = repeats.again(data, parser)
+            if request is not None:
+                self._head = request
+                self._serve(request)
+                return True
+        lines = lines_of(data)
+        if lines is None:
+            return False
+        same = repeats.same(data, lines[0])
+        request = parser.judge(lines, self.template.copy())
+        if same:
+            repeats.keep(request)
+        elif not repeats.tries:
+            self._repeats = None
+        self._begin(request, b"")
+        return True
+
     def _take_head(self, data: bytes) -> None:
         if self._partial is None:
             end = data.find(b"\r\n\r\n")
             if 0 < end <= self.worker.parser.small and data[0] != 0x0D:
-                self._begin(data[: end + 1].split(b"\n"), data[end + 4 :])
+                self._judge(data[: end + 1].split(b"\n"), data[end + 4 :])
                 return
             self._partial = HeadBuffer(self.worker.parser)
         found = self._partial.feed(data)
@@ -287,11 +315,15 @@ class Connection:
         else:
             self._partial = None
             head, rest = found
-            self._begin((head + b"\r").split(b"\n"), rest)
+            self._judge((head + b"\r").split(b"\n"), rest)
 
-    def _begin(self, lines: list[bytes], rest: bytes) -> None:
+    def _judge(self, lines: list[bytes], rest: bytes) -> None:
+        self._begin(self.worker.parser.judge(lines, self.template.copy()), rest)
+
+    def _begin(self, request: RequestHead, rest: bytes) -> None:
+        """The head is here, and `rest` of what comes behind it."""
         worker = self.worker
-        request = self._head = worker.parser.judge(lines, self.template.copy())
+        self._head = request
         if request.length or request.chunked:
             self._body = body_of(request, worker.limits, Spool(worker.storage))
             self._body_bytes = 0
@@ -584,6 +616,11 @@ class Connection:
 
     def broken(self) -> None:
         self.close()
+
+    def forget(self) -> None:
+        """What is known of it from the request before; to be called while none is here."""
+        if self._repeats is None or self._repeats:
+            self._repeats = Repeats()
 
     def close(self) -> None:
         if self.state is _CLOSED:

@@ -209,7 +209,13 @@ class Worker:
 
     def _chores(self) -> None:
         """Between requests, once a second at most."""
-        self.row.look_around(sum(1 for connection in self.connections if not connection.idle))
+        active = 0
+        for connection in self.connections:
+            if connection.idle:
+                connection.forget()
+            else:
+                active += 1
+        self.row.look_around(active)
         self.service.tell_given_up(self.loop.now)
         if self._examines:
             self._examine()
