@@ -618,8 +618,8 @@ class Connection:
         self.close()
 
     def forget(self) -> None:
-        """What is known of it from the request before; to be called while none is here."""
-        if self._repeats is None or self._repeats:
+        """What is known of it from the request before."""
+        if self._repeats:
             self._repeats = Repeats()
 
     def close(self) -> None:

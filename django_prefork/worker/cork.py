@@ -32,7 +32,7 @@ class Cork:
     """Of one loop. All is called by the thread that serves, but for `push`; times are monotonic seconds.
 
     Between `begin` and `end`, which frame a turn of the loop, answers may be held back while it is `on`; but not the
-    one to the descriptor `last`, which nothing comes behind.
+    one to the descriptor `last`, which nothing came behind when the turn began.
     """
 
     __slots__ = ("_began", "_calm_at", "_due", "_held", "_pace", "guarded", "last", "on", "wanted")

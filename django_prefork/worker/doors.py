@@ -140,10 +140,14 @@ class Doors:
     def again(self, fd: int) -> None:
         """Who came before this turn is not to wait for another, with all of that turn's requests: they came later.
 
-        One for each request that is served, then, new or kept; but none that a sibling could serve at once.
+        So as many new ones as kept ones are served; but none that a sibling could serve at once.
         """
         if not self._taker.has_idle_siblings():
             self._loop.again(fd)
+
+    def take_ready(self) -> bool:
+        """From a sibling, a connection whose request waits. They come before new ones."""
+        return bool(self._mailboxes) and self._mailboxes[0].take()
 
     def empty_queues(self) -> None:
         """Take all that siblings have given away."""
@@ -215,7 +219,8 @@ class _Door:
         )
 
     def ready(self, mask: int) -> None:
-        if self.take():
+        # Who has come into the queue since this turn began is older than who comes second at this door.
+        if (not mask and self._doors.take_ready()) or self.take():
             self._doors.again(self.fd)
 
     def broken(self) -> None:

@@ -152,7 +152,7 @@ class Guard:
 
         Siblings that look idle would not have it sooner, and to hand a connection over costs as much as three small
         requests: with 4 busy workers on one CPU that was a tenth of it. One that has had the CPU for a while (OWN)
-        takes long by itself: what else is on the machine may keep it from a CPU, and not the siblings.
+        takes long by itself: with whatever else there is on the machine, a sibling that rests may have a CPU before.
         """
         if sys.platform != "linux":
             return False

@@ -32,7 +32,10 @@ class Watched(Protocol):
     """What a loop serves. Each is registered under its descriptor."""
 
     def ready(self, mask: int) -> None:
-        """`mask` may be stale: the descriptor's number may have been another's when it was made. Must not block."""
+        """`mask` may be stale: the descriptor's number may have been another's when it was made. Must not block.
+
+        It is 0 for who asked to be served `again`.
+        """
 
     def broken(self) -> None:
         """It raised what it should not: a mistake of the server's, which must cost one client at most."""
@@ -108,6 +111,7 @@ class Loop:
     def __init__(self) -> None:
         self._poller: _Epoll | _Selector = _Epoll() if hasattr(select, "epoll") else _Selector()
         self._watched: dict[int, Watched] = {}
+        self._shared: set[int] = set()
         # Who is to be looked at when: one set for each tenth of a second, so that leaving costs as little as coming.
         self._queues: dict[float, set[Late]] = {}
         self._times: list[float] = []
@@ -115,6 +119,8 @@ class Loop:
         # Of this turn: what there is to serve, and how much of it the poller told of.
         self._events: list[tuple[int, int]] = []
         self._told = 0
+        # What may be served `again`, besides; None: not yet counted.
+        self._more: int | None = None
         #: What is ready in this turn was not ready before that (monotonic seconds).
         self.since = self.now
         self._came_back = self.now
@@ -132,6 +138,7 @@ class Loop:
         """A descriptor that other processes wait for as well: a listening socket."""
         self._poller.add_shared(fd)
         self._watched[fd] = watched
+        self._shared.add(fd)
 
     def change(self, fd: int, mask: int) -> None:
         self._poller.change(fd, mask)
@@ -140,6 +147,7 @@ class Loop:
         """Before the descriptor is closed, or others that share its file would go on waking this loop."""
         if self._watched.pop(fd, None) is not None:
             self._poller.remove(fd)
+            self._shared.discard(fd)
 
     def expect(self, late: Late) -> None:
         """See to `late.deadline`. Needed where it is before `late.queued`; it may move away unsaid."""
@@ -172,6 +180,7 @@ class Loop:
         self._came_back = now
         watched, cork = self._watched, self.cork
         self._told = len(events)
+        self._more = None
         self._enough = now + SURPLUS if self._told > 1 and self.surplus is not None else FOREVER
         look = min(self._enough, cork.begin(now, events))
         for fd, mask in events:
@@ -207,12 +216,17 @@ class Loop:
         return min(self._enough, due)
 
     def again(self, fd: int) -> None:
-        """By who is being served, and has more that came before this turn: behind all others, in the same turn.
+        """By who shares its descriptor, is being served and may have more that came before this turn.
 
-        Nothing if it is alone, or if the turn were to take more than twice as long: then in the next one.
+        It is served once more behind all others of the turn, with a mask of 0; but what is shared is served no more
+        often in a turn, all of it together, than what is not: else in the next turn.
         """
-        if self._told > 1 and len(self._events) < 2 * self._told:
-            self._events.append((fd, READ))
+        if self._more is None:
+            own = sum(1 for each, _ in self._events if each not in self._shared)
+            self._more = own - (self._told - own)
+        if self._more > 0:
+            self._more -= 1
+            self._events.append((fd, 0))
 
     def peek(self) -> list[tuple[Watched, int]]:
         """Who is ready, without serving and without waiting: for the guard, while the loop stands still."""

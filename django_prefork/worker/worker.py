@@ -211,10 +211,8 @@ class Worker:
         """Between requests, once a second at most."""
         active = 0
         for connection in self.connections:
-            if connection.idle:
-                connection.forget()
-            else:
-                active += 1
+            connection.forget()
+            active += not connection.idle
         self.row.look_around(active)
         self.service.tell_given_up(self.loop.now)
         if self._examines:

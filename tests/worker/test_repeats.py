@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from django_prefork.http.repeats import TRIES
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker.connection import Connection
+from tests.harness import Server, eventually
 from tests.http import judge
 from tests.http.cases import CASES
 from tests.http.effort import TIMES
@@ -180,6 +181,13 @@ def test_who_never_repeats_anything_is_not_watched() -> None:
             assert connection._repeats is not None
             client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: %d\r\n\r\n" % number)
             assert len(host.turn()) == 1
-        assert connection._repeats is None
         connection.forget()
-        assert connection._repeats is not None, "it may be another that comes after a rest"
+        assert connection._repeats is None
+
+
+def test_secrets_of_a_connection_that_is_kept_are_forgotten() -> None:
+    with Server(application="remembered").ready() as server, server.connect() as kept:
+        for _ in range(3):
+            kept.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: sessionid=sesame\r\n\r\n")
+            assert kept.recv(4096)
+        eventually(lambda: server.get("/?sesame") == (200, b"0"), "nobody remembers it")
