@@ -407,6 +407,9 @@ class Game:
 
     def _check_resources(self) -> None:
         """Descriptors and memory are back to what they were."""
+        if "supervisor" not in self.base:
+            # On a busy machine its Arbiter is ready before it has imported its own modules, and opened all it needs.
+            eventually(lambda: _catches(self.server.pid, signal.SIGHUP), "the supervisor is up")
         for name, pid in (("supervisor", self.server.pid), ("arbiter", self.arbiter)):
             process = psutil.Process(pid)
             descriptors, rss = self.base.setdefault(name, (process.num_fds(), process.memory_info().rss))
@@ -418,6 +421,12 @@ class Game:
             process = psutil.Process(pid)
             inherited, _ = self.base.setdefault("worker", (process.num_fds(), 0))
             assert process.num_fds() <= inherited + len(self.clients) + 4, process.num_fds()
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal (proc_pid_status(5))."""
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 @contextlib.contextmanager
