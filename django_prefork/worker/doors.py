@@ -285,5 +285,5 @@ class _Mailbox:
             if self._begun:
                 self._doors.again(self.fd)
         else:
-            # Nothing there: a kick, or a sibling was quicker.
+            # Nothing there: a kick, or a sibling was quicker, or it was the last one that was taken before.
             self._doors.look_at_listeners()

@@ -116,10 +116,8 @@ class Loop:
         self._queues: dict[float, set[Late]] = {}
         self._times: list[float] = []
         self.now = time.monotonic()
-        # Of this turn: what there is to serve, and how much of it the poller told of.
+        # Of this turn: what there is to serve, and how much may be served `again` besides; None: not yet counted.
         self._events: list[tuple[int, int]] = []
-        self._told = 0
-        # What may be served `again`, besides; None: not yet counted.
         self._more: int | None = None
         #: What is ready in this turn was not ready before that (monotonic seconds).
         self.since = self.now
@@ -179,9 +177,8 @@ class Loop:
         self.since = now if now - went > SLEPT else self._came_back
         self._came_back = now
         watched, cork = self._watched, self.cork
-        self._told = len(events)
         self._more = None
-        self._enough = now + SURPLUS if self._told > 1 and self.surplus is not None else FOREVER
+        self._enough = now + SURPLUS if len(events) > 1 and self.surplus is not None else FOREVER
         look = min(self._enough, cork.begin(now, events))
         for fd, mask in events:
             if self.now > look:
@@ -223,7 +220,7 @@ class Loop:
         """
         if self._more is None:
             own = sum(1 for each, _ in self._events if each not in self._shared)
-            self._more = own - (self._told - own)
+            self._more = own - (len(self._events) - own)
         if self._more > 0:
             self._more -= 1
             self._events.append((fd, 0))
