@@ -4,4 +4,17 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 TIMES = int(os.environ.get("FUZZ_TIMES", "1"))
+
+
+def tries(examples: int, *suppressed: HealthCheck) -> settings:
+    """A decorator for tests with `given`; an example may take its time."""
+    return settings(
+        max_examples=examples * TIMES,
+        derandomize=TIMES == 1,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, *suppressed],
+    )

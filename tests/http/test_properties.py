@@ -5,23 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from tests.http import oracles
 from tests.http.cases import CASES
-from tests.http.effort import TIMES
+from tests.http.effort import tries
 from tests.http.judge import Case
 from tests.http.reader import whole
 from tests.http.strategies import Built, garbled, streams
 
-quick = settings(
-    max_examples=250 * TIMES,
-    derandomize=TIMES == 1,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+quick = tries(250, HealthCheck.data_too_large)
 
 cuts = st.lists(st.integers(0, 300), max_size=6)
 
@@ -76,7 +70,7 @@ def test_h11_reads_the_same_requests(built: list[Built]) -> None:
     assert [body for _, _, body in theirs.requests] == [each.body for each in built][: len(theirs.requests)]
 
 
-@settings(quick, max_examples=600 * TIMES)
+@tries(600, HealthCheck.data_too_large)
 @given(garbled())
 def test_never_one_request_more_than_h11_reads_and_never_another_body(raw: bytes) -> None:
     oracles.never_more_than_h11(raw)

@@ -15,21 +15,15 @@ from typing import Any
 
 import httplint
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from django_prefork.http.head import error_response
 from django_prefork.http.response import FileWrapper
-from tests.http.effort import TIMES
+from tests.http.effort import tries
 from tests.http.wire import Answered, Wire, read_back, serve
 
-quick = settings(
-    max_examples=600 * TIMES,
-    derandomize=TIMES == 1,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+quick = tries(600, HealthCheck.function_scoped_fixture)
 
 
 @pytest.fixture(autouse=True)
@@ -224,7 +218,7 @@ def _without_date(data: bytes) -> bytes:
     return b"\r\n".join(line for line in data.split(b"\r\n") if not line.startswith(b"Date: "))
 
 
-@settings(quick, max_examples=150 * TIMES)
+@tries(150, HealthCheck.function_scoped_fixture)
 @given(behaviours, st.sampled_from(["GET", "HEAD"]))
 def test_httplint_finds_no_fault_in_the_answer(behaviour: Behaviour, method: str) -> None:
     behaviour.fails_at, behaviour.more = None, 0

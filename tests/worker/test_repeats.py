@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from django_prefork.http.repeats import TRIES
@@ -17,17 +17,11 @@ from django_prefork.worker.connection import Connection
 from tests.harness import Server, eventually
 from tests.http import judge
 from tests.http.cases import CASES
-from tests.http.effort import TIMES
+from tests.http.effort import tries
 from tests.http.strategies import garbled, streams
 from tests.worker.host import Host
 
-quick = settings(
-    max_examples=250 * TIMES,
-    derandomize=TIMES == 1,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+quick = tries(250, HealthCheck.data_too_large)
 board = Scoreboard.create(1)
 
 HEAD = b"GET /%d HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nCookie: a=b\r\n\r\n"
@@ -105,14 +99,8 @@ def test_all_cases_are_understood_the_same() -> None:
 
 
 @quick
-@given(streams())
-def test_well_formed_requests_are_understood_the_same(built: Any) -> None:
-    is_understood_the_same(b"".join(each.raw for each in built))
-
-
-@quick
-@given(garbled())
-def test_what_was_well_formed_once_is_understood_the_same(raw: bytes) -> None:
+@given(streams().map(lambda built: b"".join(each.raw for each in built)) | garbled())
+def test_what_is_well_formed_or_was_once_is_understood_the_same(raw: bytes) -> None:
     is_understood_the_same(raw)
 
 
