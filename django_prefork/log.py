@@ -233,9 +233,10 @@ class AccessLog:
     `django_prefork` logger, at most one a minute.
     """
 
-    def __init__(self, line: Line, destination: str | None, to_logger: bool) -> None:
+    def __init__(self, line: Line, destination: str | None, to_logger: bool, gathers: bool = True) -> None:
         """`destination` is a path, "-" for standard output, or None. Raises OSError if it cannot be opened."""
         self._line = line
+        self._gathers = gathers
         #: Whether the project's own handlers get the records.
         self.to_logger = to_logger
         self._to_file = destination is not None
@@ -258,11 +259,12 @@ class AccessLog:
         self._lines: Lines | None = None  # what this worker has not written yet
 
     @classmethod
-    def from_config(cls, config: Config, color: bool | None = None) -> AccessLog | None:
+    def from_config(cls, config: Config, color: bool | None = None, gathers: bool = True) -> AccessLog | None:
         """The access log that options and LOGGING ask for, or None. Raises ConfigError if the file cannot be opened.
 
         `color` is for people at a terminal, and for no other format than console; None means: where there is one.
-        To be called after `setup`, and before the fork, so that all workers share one open file.
+        `gathers`: workers may write several lines at once. To be called after `setup`, and before the fork, so that all
+        workers share one open file.
         """
         to_logger = _is_configured(access)
         destination, form = config.access_log, config.access_log_format
@@ -278,7 +280,7 @@ class AccessLog:
         if form == "console" and destination == "-" and not to_logger:
             line = _colored(line) if color or (color is None and _is_colorful(sys.stdout)) else line
         try:
-            return cls(line, destination, to_logger)
+            return cls(line, destination, to_logger, gathers)
         except OSError as error:
             raise ConfigError(
                 f"{config.sources['access_log']} says {config.access_log!r}, but access_log cannot be written there"
@@ -325,11 +327,11 @@ class AccessLog:
     def gather(self, slot: int) -> bool:
         """By the worker in `slot`: from now on lines wait for `flush`. Any thread may call it, but not beside `log`.
 
-        False: there are none to write, since the project's handlers alone get them.
+        False: none ever will, since each is to be written at once, or the project's handlers alone get them.
         """
-        if self._to_file:
+        if self._to_file and self._gathers:
             self._lines = self._unwritten.of(slot)
-        return self._to_file
+        return self._lines is not None
 
     def flush(self) -> None:
         """Write what waits."""

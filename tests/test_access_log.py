@@ -269,6 +269,16 @@ def test_where_only_handlers_get_them_none_waits() -> None:
     assert access_log and not access_log.gather(0)
 
 
+def test_none_waits_where_each_is_to_be_written_at_once(tmp_path: Path) -> None:
+    access_log = AccessLog.from_config(
+        Config.of(access_log=tmp_path / "a", access_log_format="{target}"), gathers=False
+    )
+    assert access_log and not access_log.gather(0)
+    access_log.log(**ANSWER)
+    assert (tmp_path / "a").read_text() == "/notices/17?page=2\n"
+    access_log.close()
+
+
 def test_the_file_is_appended_to_private_and_not_inherited(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     mask = os.umask(0)

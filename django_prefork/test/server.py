@@ -38,7 +38,7 @@ from django_prefork.worker import handoff
 # How much longer than the server itself this process waits for its end (seconds); it names what it has to kill.
 _PATIENCE = 3.0
 # A test fails when it has the answer; the worker still has to log it. So long that is waited for (seconds).
-_SETTLING = 0.5
+_SETTLING = 2.0
 # So much of what the server said is shown (bytes), the last of it.
 _SHOWN = 64 * 1024
 
@@ -193,7 +193,8 @@ class PreforkServer:
                 generation=1,
                 life=life,
                 control=control,
-                access_log=log.AccessLog.from_config(self._config),
+                # Whoever is told that a request is done finds its line.
+                access_log=log.AccessLog.from_config(self._config, gathers=False),
                 queues=queues,
             )
             status = arbiter.run()
@@ -235,12 +236,15 @@ class PreforkServer:
 
     def report(self) -> str:
         """What it said, for a test that has failed: a request that is just being answered has its line, too."""
+        self._settle()
+        return self.said()
+
+    def _settle(self) -> None:
         deadline = time.monotonic() + _SETTLING
         while self._board is not None and time.monotonic() < deadline:
             if not any(reading.state is State.BUSY for reading in self._board.occupied()):
                 break
             time.sleep(0.005)
-        return self.said()
 
     def forget(self) -> None:
         """What was said up to now belongs to a test that is over."""
@@ -256,6 +260,8 @@ class PreforkServer:
         """
         self.check()
         if self._used:
+            self._settle()  # or the line of the last request would be this test's
+            self.forget()
             self._used = False
             os.write(self._control, b"renew\n")
             self._await("renewed")

@@ -7,8 +7,10 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from django.test.utils import CaptureQueriesContext
 
 from demo_project.board.models import Notice
 from django_prefork.config import ConfigError
+from django_prefork.log import AccessLog
 from django_prefork.test import PreforkServer, ServerError
 from tests.harness import PATIENCE, eventually
 
@@ -55,6 +58,41 @@ def test_uploads_are_served_where_media_url_says(transactional_db: None, tmp_pat
     try:
         assert get(server, "/media/a.txt").text == "uploaded"
         assert get(server, "/media/b.txt").status_code == 404
+    finally:
+        server.stop()
+
+
+def test_a_report_has_the_line_of_each_request_that_was_answered(
+    transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AccessLog, "flush", lambda self: None)  # as if the worker never came to it
+    server = PreforkServer()
+    server.start()
+    try:
+        assert get(server, "/whoami").status_code == 200
+        assert "GET /whoami 200" in server.report()
+    finally:
+        server.stop()
+
+
+def test_a_line_that_comes_late_is_not_the_next_tests(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_down = AccessLog.log
+
+    def late(self: AccessLog, *args: Any) -> None:
+        time.sleep(0.3)  # prefork: ok - longer than new workers take to come
+        put_down(self, *args)
+
+    monkeypatch.setattr(AccessLog, "log", late)
+    server = PreforkServer()
+    server.start()
+    try:
+        assert get(server, "/whoami").status_code == 200
+        server.forget()
+        server.begin()
+        output = server._output
+        assert output is not None
+        eventually(lambda: b"GET /whoami 200" in os.pread(output.fileno(), 100_000, 0), "it is put down")
+        assert "whoami" not in server.said()
     finally:
         server.stop()
 
