@@ -56,6 +56,13 @@ def _put(fd: int, data: bytes, patience: int | None) -> str:
 
 # Until a log is found stuck it gets this many milliseconds to go on, afterwards none until it does.
 _PATIENCE = 100
+# So many bytes of lines are written to a file at once, at most: beside Django, writing 4 KiB at a time cost 1.5 us for
+# each line, 16 KiB 0.65 and 64 KiB 0.1.
+_TOGETHER = 32768
+# While so many requests are served in each turn of the loop, lines wait for those of the next turn, but no longer than
+# this (seconds).
+_MANY = 4
+_GATHER = 0.02
 
 _COLORS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "red"}
 
@@ -255,8 +262,10 @@ class AccessLog:
             self._fd = self._open()
         # A file never makes anybody wait, so that asking first would be for nothing.
         self._is_file = self._fd >= 0 and stat.S_ISREG(os.fstat(self._fd).st_mode)
-        self._unwritten = Unwritten(SLOTS)
+        # No more than a pipe takes whole, never mixed with the lines of others.
+        self._unwritten = Unwritten(SLOTS, _TOGETHER if self._is_file else select.PIPE_BUF)
         self._lines: Lines | None = None  # what this worker has not written yet
+        self._write_at = 0.0
 
     @classmethod
     def from_config(cls, config: Config, color: bool | None = None, gathers: bool = True) -> AccessLog | None:
@@ -332,6 +341,21 @@ class AccessLog:
         if self._to_file and self._gathers:
             self._lines = self._unwritten.of(slot)
         return self._lines is not None
+
+    def hold(self, now: float, served: int) -> bool:
+        """Between two turns of the loop, of which one `served` so many: write what waits, or wait for more.
+
+        True: for more. The next turn must come at once, and be followed by a call, whether it had anything to serve or
+        not. `now` is monotonic seconds.
+        """
+        lines = self._lines
+        if lines is None or not lines.size:
+            return False
+        if served >= _MANY and now < self._write_at:
+            return True
+        self._write_all(lines)
+        self._write_at = now + _GATHER
+        return False
 
     def flush(self) -> None:
         """Write what waits."""

@@ -1,41 +1,39 @@
 """Lines of the access log that are not written yet, in memory that outlives the worker which made them.
 
-A worker writes the lines of one turn of its loop together: beside Django, a write(2) for each of them cost half of what
-the log did. What a worker leaves unwritten when it is killed, its Arbiter writes.
+A worker that has several requests at hand writes their lines together: beside Django, a write(2) for each of them cost
+half of what the log did. What a worker leaves unwritten when it is killed, its Arbiter writes.
 """
 
 from __future__ import annotations
 
 import mmap
-import select
 
 _WORD = 8
-# So much a pipe takes whole, never mixed with the lines of others (PIPE_BUF: 4096 bytes on Linux, 512 at the least).
-_EACH = select.PIPE_BUF
-TOGETHER = _EACH - _WORD
 
 
 class Unwritten:
-    """Of all workers of one Arbiter, which makes it before it forks them."""
+    """Of all workers of one Arbiter, which makes it before it forks them: `room` bytes for each of `slots`."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, room: int) -> None:
+        self._each = _WORD + (room + _WORD - 1) // _WORD * _WORD
+        self._room = room
         # Pages that nobody writes to cost no memory.
-        self._raw = mmap.mmap(-1, slots * _EACH)
+        self._raw = mmap.mmap(-1, slots * self._each)
 
     def of(self, slot: int) -> Lines:
-        return Lines(self._raw, slot * _EACH)
+        return Lines(self._raw, slot * self._each, self._room)
 
 
 class Lines:
-    """Of one worker: `size` bytes now, and at most TOGETHER. Its user sees to it that nobody else is at it."""
+    """Of one worker: `size` bytes now. Its user sees to it that nobody else is at it."""
 
     __slots__ = ("_end", "_raw", "_size", "_start", "_stop")
 
-    def __init__(self, raw: mmap.mmap, at: int) -> None:
+    def __init__(self, raw: mmap.mmap, at: int, room: int) -> None:
         self._raw = raw
         self._size = memoryview(raw)[at : at + _WORD].cast("Q")
         self._start = at + _WORD
-        self._stop = at + _EACH
+        self._stop = self._start + room
         self._end = self._start + self._size[0]  # kept here, too: no need to read it, nor to make views of the memory
 
     @property

@@ -4,6 +4,7 @@ import fcntl
 import json
 import logging
 import logging.config
+import math
 import os
 import re
 import select
@@ -65,7 +66,7 @@ def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
     monkeypatch.setattr(log.time, "time", lambda: 1_000_000_000.25)
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
-    access_format.apache_time.cache_clear()
+    access_format._second.end = 0.0
     access_format._iso_time.cache_clear()
 
     def answer(form: str, **changes: Any) -> str:
@@ -80,7 +81,7 @@ def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
     yield answer
     monkeypatch.undo()
     time.tzset()
-    access_format.apache_time.cache_clear()
+    access_format._second.end = 0.0
     access_format._iso_time.cache_clear()
 
 
@@ -198,31 +199,98 @@ def test_lines_wait_for_each_other_and_are_written_together(
     assert writes == [b"/0\n/1\n/2\n"]
 
 
-def test_no_more_of_them_than_a_pipe_takes_whole(
-    gathering: AccessLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = []
+TARGETS = ["/" + "x" * (number * 37 % 900) for number in range(300)]
+
+
+def test_no_more_of_them_than_a_file_is_written_at_once(gathering: AccessLog, tmp_path: Path, sizes: list[int]) -> None:
+    for target in TARGETS:
+        gathering.log(**{**ANSWER, "target": target})
+    gathering.flush()
+    assert (tmp_path / "a").read_text().splitlines() == TARGETS
+    assert max(sizes) <= 32768 and len(sizes) == math.ceil(sum(map(len, TARGETS)) / 32768)
+
+
+def test_no_more_of_them_than_a_pipe_takes_whole(tmp_path: Path, sizes: list[int]) -> None:
+    os.mkfifo(tmp_path / "a")
+    reader = os.open(tmp_path / "a", os.O_RDONLY | os.O_NONBLOCK)
+    access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a", access_log_format="{target}"))
+    assert access_log and access_log.gather(3)
+    text = b""
+    for target in TARGETS:
+        access_log.log(**{**ANSWER, "target": target})
+        text += read_what_is_there(reader)
+    access_log.flush()
+    access_log.close()
+    text += read_what_is_there(reader)
+    os.close(reader)
+    assert text.decode().splitlines() == TARGETS
+    assert max(sizes) <= select.PIPE_BUF and len(sizes) < len(TARGETS) / 2
+
+
+def read_what_is_there(fd: int) -> bytes:
+    try:
+        return os.read(fd, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of what is written."""
+    found = []
     write = os.write
 
     def written(fd: int, data: bytes) -> int:
-        sizes.append(len(data))
+        found.append(len(data))
         return write(fd, data)
 
     monkeypatch.setattr(log.os, "write", written)
-    targets = ["/" + "x" * (number * 37 % 900) for number in range(100)]
-    for target in targets:
-        gathering.log(**{**ANSWER, "target": target})
-    gathering.flush()
-    assert (tmp_path / "a").read_text().splitlines() == targets
-    assert max(sizes) <= select.PIPE_BUF and len(sizes) < len(targets) / 2
+    return found
 
 
 def test_a_line_that_is_too_long_to_wait_keeps_its_place(gathering: AccessLog, tmp_path: Path) -> None:
-    targets = ["/before", "/" + "x" * select.PIPE_BUF, "/behind"]
+    targets = ["/before", "/" + "x" * 32768, "/behind"]
     for target in targets:
         gathering.log(**{**ANSWER, "target": target})
     gathering.flush()
     assert (tmp_path / "a").read_text().splitlines() == targets
+
+
+def test_while_much_is_served_in_each_turn_they_wait_for_those_of_the_next_but_not_for_long(
+    gathering: AccessLog, tmp_path: Path
+) -> None:
+    assert not gathering.hold(100.0, 16)  # there is nothing to wait with
+    gathering.log(**ANSWER)
+    assert not gathering.hold(100.0, 16)  # the first after a rest
+    assert (tmp_path / "a").read_text().count("\n") == 1
+    for now in (100.001, 100.019):
+        gathering.log(**ANSWER)
+        assert gathering.hold(now, 4)
+        assert (tmp_path / "a").read_text().count("\n") == 1
+    gathering.log(**ANSWER)
+    assert not gathering.hold(100.021, 4)
+    assert (tmp_path / "a").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize("served", [0, 1, 3])
+def test_they_wait_no_longer_than_there_is_much_to_serve(gathering: AccessLog, tmp_path: Path, served: int) -> None:
+    for lines in (1, 2):
+        gathering.log(**ANSWER)
+        assert not gathering.hold(100.0, served)
+        assert (tmp_path / "a").read_text().count("\n") == lines
+
+
+def test_the_second_is_looked_up_once_and_whichever_way_the_clock_goes(
+    answered: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for moment, second in (
+        (1_000_000_000.999, 40),
+        (1_000_000_001.0, 41),
+        (999_999_999.999, 39),
+        (1_000_000_000.0, 40),
+    ):
+        monkeypatch.setattr(log.time, "time", lambda moment=moment: moment)
+        assert f":03:46:{second} +0200" in answered("{time}")
 
 
 def test_they_go_to_the_file_they_were_made_for(gathering: AccessLog, tmp_path: Path) -> None:

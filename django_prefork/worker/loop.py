@@ -163,10 +163,10 @@ class Loop:
             self._queues[late.queued].discard(late)
             late.queued = FOREVER
 
-    def wait(self, most: float) -> bool:
+    def wait(self, most: float) -> int:
         """Serve what is ready, waiting for it until the next deadline or at most `most` seconds; then what is late.
 
-        Returns whether anything was ready.
+        Returns how much was ready.
         """
         went = time.monotonic()
         if self._times:
@@ -201,7 +201,7 @@ class Loop:
                         self._broken(late)
                 elif late.deadline != FOREVER:
                     self.expect(late)
-        return bool(events)
+        return len(events)
 
     def _look(self, events: list[tuple[int, int]], fd: int) -> float:
         """The turn takes long, and `fd` is next; when to look again."""

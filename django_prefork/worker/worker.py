@@ -174,11 +174,13 @@ class Worker:
         loop = self.loop
         collector = self.collector
         collected = False
+        busy = 0
         while True:
             # Garbage is collected when nobody waits: whether that is so, a turn without waiting tells.
             due = collector is not None and not collected and collector.due()
-            self._write_log()
-            busy = loop.wait(0.0 if due else self._patience())
+            # So it is with the access log, whose lines are written together.
+            held = self._access_log is not None and self._access_log.hold(loop.now, busy)
+            busy = loop.wait(0.0 if due or held else self._patience())
             # Never twice in a row: were there as much again at once, the worker would do nothing else.
             collected = False
             if due and collector is not None and (not (busy or self.later) or collector.pressing()):
@@ -200,7 +202,7 @@ class Worker:
             elif self._doors.reopen_at:
                 if loop.now >= self._doors.reopen_at:
                     self._doors.open()
-            elif not busy and not due:
+            elif not (busy or due or held):
                 self._doors.look()
                 process.close_old_databases()
             if loop.now >= self._chores_at:
@@ -251,7 +253,7 @@ class Worker:
         return guard
 
     def _write_log(self) -> None:
-        """What waits of the access log, between two turns."""
+        """What waits of the access log."""
         if self._access_log is not None:
             self._access_log.flush()
 

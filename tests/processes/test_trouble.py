@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -315,6 +316,20 @@ def test_what_was_answered_is_in_the_log_when_the_next_request_ends_the_worker(t
         server.wait_for("ready", times=3)
         server.get("/pid?again")
         eventually(lambda: log.read_text() == "/pid\n/pid?again\n", "the successor's line")
+
+
+def test_lines_that_wait_for_more_are_in_the_log_when_nothing_more_comes(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    arguments = ("--workers", "1", "--access-log", str(log), "--access-log-format", "{target}")
+    with Server(*arguments, application="work").ready() as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(8)]
+        for turn in range(20):
+            for number, client in enumerate(clients):
+                client.sendall(b"GET /pid?%d.%d HTTP/1.1\r\nHost: h\r\n\r\n" % (number, turn))
+            for client in clients:
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+        wanted = sorted(f"/pid?{number}.{turn}" for number in range(8) for turn in range(20))
+        eventually(lambda: sorted(log.read_text().splitlines()) == wanted, "each line, once")
 
 
 def test_requests_at_once_are_logged_a_line_each(tmp_path: Path) -> None:
