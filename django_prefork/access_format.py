@@ -112,7 +112,7 @@ def _again(source: str) -> str:
 
 # Each field of a format: how % writes it, and where it comes from, as the source of an expression of what an `Answer`
 # has. A line is one function, which calls hardly any other: beside Django, whose code fills the processor's caches, a
-# call costs three times as much as alone. With one for each field the log cost 7.4 us for a request, and costs 5.3.
+# call costs three times as much as alone: with one for each field the log cost 2 us more for a request.
 FIELDS: dict[str, tuple[str, str]] = {
     "time": ("%s", "(_second.text if _second.start <= time < _second.end else _second.at(time))"),
     "peer": ("%s", _again("peer")),

@@ -283,14 +283,21 @@ def test_they_wait_no_longer_than_there_is_much_to_serve(gathering: AccessLog, t
 def test_the_second_is_looked_up_once_and_whichever_way_the_clock_goes(
     answered: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked_up = []
+    at = access_format._Second.at
+    monkeypatch.setattr(
+        access_format._Second, "at", lambda self, moment: (looked_up.append(moment), at(self, moment))[1]
+    )
     for moment, second in (
         (1_000_000_000.999, 40),
+        (1_000_000_000.0, 40),
         (1_000_000_001.0, 41),
         (999_999_999.999, 39),
         (1_000_000_000.0, 40),
     ):
         monkeypatch.setattr(log.time, "time", lambda moment=moment: moment)
         assert f":03:46:{second} +0200" in answered("{time}")
+    assert looked_up == [1_000_000_000.999, 1_000_000_001.0, 999_999_999.999, 1_000_000_000.0]
 
 
 def test_they_go_to_the_file_they_were_made_for(gathering: AccessLog, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from django_prefork import log, process
 from django_prefork.arbiter import fork_safety
 from django_prefork.arbiter.arbiter import Arbiter
 from django_prefork.arbiter.listeners import Listener, listen_all, wanted
-from django_prefork.scoreboard import Scoreboard, State
+from django_prefork.scoreboard import Scoreboard
 from django_prefork.test.child import leave_the_tests
 from django_prefork.test.options import configure
 from django_prefork.worker import handoff
@@ -240,9 +240,10 @@ class PreforkServer:
         return self.said()
 
     def _settle(self) -> None:
+        """Until no request runs, or for `_SETTLING`: one may run for ever, and its worker is then replaced."""
         deadline = time.monotonic() + _SETTLING
         while self._board is not None and time.monotonic() < deadline:
-            if not any(reading.state is State.BUSY for reading in self._board.occupied()):
+            if not any(reading.serves and not reading.leaving for reading in self._board.occupied()):
                 break
             time.sleep(0.005)
 

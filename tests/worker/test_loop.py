@@ -86,6 +86,43 @@ def test_who_shares_and_has_more_is_told_again_behind_the_others_and_no_more_oft
         end.close()
 
 
+@pytest.mark.parametrize(("took", "order"), [(0.001, "cdab"), (0.0001, "abcd")])
+def test_who_came_during_a_long_turn_comes_first_in_the_next(loop: Loop, took: float, order: str) -> None:
+    told: list[str] = []
+    pairs = {name: socket.socketpair() for name in "abcd"}
+
+    class Named(Thing):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self._name = name
+
+        def ready(self, mask: int) -> None:
+            told.append(self._name)
+            pairs[self._name][0].recv(1)
+
+    def send(names: str) -> None:
+        for name in names:
+            pairs[name][1].send(b"x")
+
+    class Last(Named):
+        def ready(self, mask: int) -> None:
+            super().ready(mask)
+            if told == ["a", "b"]:
+                loop.now += took
+                send("cdab")
+
+    for name, (ours, _) in pairs.items():
+        loop.watch(ours.fileno(), Last(name) if name == "b" else Named(name), READ)
+    send("ab")
+    loop.wait(1.0)
+    loop.wait(1.0)
+    assert "".join(told) == "ab" + order
+    for pair in pairs.values():
+        for end in pair:
+            loop.forget(end.fileno())
+            end.close()
+
+
 def test_a_deadline_is_told_once_and_not_early(loop: Loop) -> None:
     thing = Thing(loop.now + 0.05)
     loop.expect(thing)
