@@ -21,7 +21,7 @@ from django_prefork.layout import SLOTS
 from django_prefork.log import AccessLog
 from django_prefork.memory import OutOfMemory
 from django_prefork.report import quoted
-from django_prefork.scoreboard import Scoreboard
+from django_prefork.scoreboard import Scoreboard, State
 from django_prefork.worker import handoff
 from django_prefork.worker.worker import LEAVE_SIGNAL
 
@@ -131,7 +131,7 @@ class Crew:
             self._superior.tell("ready")
             logger.info("arbiter gen=%d pid=%d ready: %d workers", self._generation, os.getpid(), self._target)
             signals.emit(signals.server_ready, workers=self._target)
-        if self._renewing and len(self._children.at(Stage.SERVING)) >= self._target:
+        if self._renewing and len(self._children.at(Stage.SERVING)) >= self._target and not self._unheard():
             self._renewing = False
             self._superior.tell("renewed")
         # Not before it is ready: what waits for that would wait for ever.
@@ -152,6 +152,10 @@ class Crew:
                 break
             if time.monotonic() < self._throttle.next_start or not self._spawn():
                 break
+
+    def _unheard(self) -> bool:
+        """Whether one that was told to leave is at rest, as if nobody had told it: it would take what comes next."""
+        return any(self._board.read(child.slot).state is State.IDLE for child in self._children.at(Stage.LEAVING))
 
     @property
     def next_start(self) -> float:

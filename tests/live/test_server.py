@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from django.test.utils import CaptureQueriesContext
 from demo_project.board.models import Notice
 from django_prefork.config import ConfigError
 from django_prefork.log import AccessLog
+from django_prefork.scoreboard import State
 from django_prefork.test import PreforkServer, ServerError
 from tests.harness import PATIENCE, eventually
 
@@ -96,6 +98,37 @@ def test_a_line_that_comes_late_is_not_the_next_tests(
         assert output is not None
         eventually(lambda: f"GET {path} 200".encode() in os.pread(output.fileno(), 100_000, 0), "it is put down")
         assert path not in server.said()
+    finally:
+        server.stop()
+
+
+def test_a_test_does_not_begin_while_a_worker_of_the_last_one_could_take_its_request(transactional_db: None) -> None:
+    """Told to leave, it may be kept from hearing it, and what it has in memory is the last test's."""
+    server = PreforkServer("127.0.0.1", options={"WORKERS": 1})
+    server.start()
+    try:
+        board = server._board
+        assert board is not None
+        server.forget()
+        (old,) = psutil.Process(server._pid).children()
+        old.suspend()
+        resumed = False
+
+        def resume() -> None:
+            nonlocal resumed
+            try:
+                ready = [State.IDLE, State.IDLE]
+                eventually(lambda: [reading.state for reading in board.occupied()] == ready, "there is its successor")
+                time.sleep(0.2)  # prefork: ok - what must not happen has no event
+            finally:
+                resumed = True
+                old.resume()
+
+        with ThreadPoolExecutor(1) as beside:
+            resuming = beside.submit(resume)
+            server.begin()
+            assert resumed
+            resuming.result()
     finally:
         server.stop()
 
