@@ -75,6 +75,8 @@ class Clock:
         self.began = 0.0
         #: Whether the exception was raised in it.
         self.fired = False
+        #: Whether anything but the usual was done about it: only then has `end` to be called.
+        self.unusual = False
         self._reported = 0.0
         row.limit(usual)
 
@@ -90,16 +92,17 @@ class Clock:
 
     def set_limit(self, seconds: float) -> None:
         self.limit = seconds
+        self.unusual = True
         self._row.limit(seconds)
         if self.began and 0 < seconds < (self._usual or math.inf):
             self._nudge()
 
     def end(self) -> bool:
-        """The request is over; whether it was too late."""
-        self.began = 0.0
+        """The request is over, and `began` 0; whether it was too late."""
         if self.limit != self._usual:
             self.set_limit(self._usual)
         fired, self.fired = self.fired, False
+        self.unusual = False
         return fired
 
     def report(self, **_: Any) -> None:
@@ -112,7 +115,7 @@ class Clock:
             return  # it has ended since, and another one is not to blame
         if self._reported == self.began or not _in_application(frame):
             return
-        self.fired = True
+        self.fired = self.unusual = True
         # Now: on its way out, the exception makes Django close the connection, which leaves the query running.
         process.cancel_queries()
         raise RequestTimeout(f"the request took longer than its timeout of {self.limit:g} s")

@@ -7,7 +7,7 @@ front of many, costs 0.3 us for its first TRIES requests, and nothing after.
 
 from __future__ import annotations
 
-from django_prefork.http.parser import JudgedFields, RequestHead, RequestParser
+from django_prefork.http.parser import JudgedFields, RequestHead
 
 # Who so often in a row has sent other fields than the time before is not watched any more.
 TRIES = 8
@@ -18,26 +18,19 @@ _NOTHING = b"-"  # no head ends like this
 class Repeats:
     """Of one connection. It holds a kilobyte or more, which may be secret: to be thrown away about every second."""
 
-    __slots__ = ("_fields", "tail", "tries")
+    __slots__ = ("fields", "tail", "tries")
 
     def __init__(self) -> None:
         #: How a head ends that differs in its first line alone: the LF of that and all behind it.
         self.tail = _NOTHING
         #: How many more there may be that do not repeat; 0: there is no hope.
         self.tries = TRIES
-        self._fields: JudgedFields | None = None
+        #: Of a head with that `tail`, for `RequestParser.again`; None: it has to be looked at as a whole.
+        self.fields: JudgedFields | None = None
 
     def __bool__(self) -> bool:
         """Whether there is anything to forget."""
         return self.tail is not _NOTHING
-
-    def again(self, data: bytes, parser: RequestParser) -> RequestHead | None:
-        """The request that is all of `data`, which ends with `tail`; None: it has to be looked at as a whole.
-
-        Raises `HttpError` for its first line, as `RequestParser.parse`.
-        """
-        fields = self._fields
-        return None if fields is None else parser.again(data[: -len(self.tail)], fields)
 
     def same(self, data: bytes, first: bytes) -> bool:
         """Whether `data`, a head with the first line `first`, has the fields of the one before. If so, `keep` them."""
@@ -47,11 +40,11 @@ class Repeats:
             return True
         self.tries -= 1
         self.tail = tail
-        self._fields = None
+        self.fields = None
         return False
 
     def keep(self, request: RequestHead) -> None:
         """What `request` was judged to say; before it is made an environ."""
         # An absolute-form target has replaced the field Host; and a body is another each time.
         if request.target.startswith("/") and not (request.length or request.chunked):
-            self._fields = (request.fields.copy(), request.http11, request.keep_alive)
+            self.fields = (request.fields.copy(), request.http11, request.keep_alive)

@@ -282,8 +282,8 @@ class Connection:
 
     def _take_again(self, data: bytes, repeats: Repeats, parser: RequestParser) -> bool:
         """A whole head that may have the fields of the one before; False: it is not a whole one."""
-        if data.endswith(repeats.tail):
-            request = repeats.again(data, parser)
+        if data.endswith(repeats.tail) and repeats.fields is not None:
+            request = parser.again(data[: -len(repeats.tail)], repeats.fields)
             if request is not None:
                 self._head = request
                 self._serve(request)
@@ -368,8 +368,9 @@ class Connection:
         self._waited = 0.0
         if self._trusted is not None:
             self.label = request.fields["REMOTE_ADDR"].encode("latin-1", "replace") + b"\n"
-        keep_alive = self.worker.service.serve(self, request)
-        self._loop.now = time.monotonic()
+        service = self.worker.service
+        keep_alive = service.serve(self, request)
+        self._loop.now = service.ended
         if self._body is not None:
             self._body.spool.close()
             self._body = None

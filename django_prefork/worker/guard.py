@@ -67,7 +67,9 @@ class Guard:
         self._meanwhile = meanwhile
         self._thread = threading.get_ident()
         self._number = threading.get_native_id()
-        #: When the running request began (monotonic); 0 while none runs. Written by the main thread alone.
+        # Both threads write their own word first, and then read the other's: one of them at least sees the other.
+        #: When the running request began (monotonic); 0 while none runs. Written by the main thread alone, which then
+        #: calls `wake` if the guard is `parked`, or `part` if it is `acting`; no call where it is neither, as mostly.
         self.began = 0.0
         # Of which request it was asked last whether it starves (when it began), and what CPU time it had by then.
         self._asked = 0.0
@@ -88,21 +90,15 @@ class Guard:
             self.share(self.after)
         threading.Thread(target=self._run, name="prefork-guard", daemon=True).start()
 
-    # Both threads first write their own word and then read the other's, so that at least one of them sees the other.
-
-    def begin(self, now: float) -> None:
+    def wake(self) -> None:
         """By the main thread: the application starts."""
-        self.began = now
-        if self.parked:
-            self.parked = False
-            self._wake.set()
+        self.parked = False
+        self._wake.set()
 
-    def end(self) -> None:
-        """By the main thread: the application is done, and the loop its own again."""
-        self.began = 0.0
-        if self.acting:
-            with self.lock:
-                pass
+    def part(self) -> None:
+        """By the main thread: the application is done; returns when the loop is its own again."""
+        with self.lock:
+            pass
 
     def _run(self) -> None:
         seen = time.monotonic()

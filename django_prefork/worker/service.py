@@ -74,6 +74,8 @@ class Service:
         #: Whether this worker takes more: what health_path tells.
         self.ready = True
         self._clock = clock
+        #: When it was done with the last request (monotonic seconds).
+        self.ended = 0.0
         #: Looks after the other connections meanwhile; None where nobody could take them.
         self.guard: Guard | None = None
         #: Set in a child that the application forked: it must not come back to serve.
@@ -104,8 +106,11 @@ class Service:
             self._row.begin(client.label + request.line, began, waited)
         guard = self.guard
         if guard is not None:
-            guard.begin(began)
-        self._clock.began = began
+            guard.began = began
+            if guard.parked:
+                guard.wake()
+        clock = self._clock
+        clock.began = began
         keep_alive = request.keep_alive and self.keep_alive and not self._drains[0]
         response = Response(request, client, keep_alive)
         if self._tells_timing:
@@ -120,18 +125,22 @@ class Service:
         if self.forked:
             os._exit(1)
         if guard is not None:
-            guard.end()
-        if self._clock.end():
+            guard.began = 0.0
+            if guard.acting:
+                guard.part()
+        clock.began = 0.0
+        if clock.unusual and clock.end():
             # It may have been in the middle of a query: what the driver thinks of its connection is not to be trusted.
             process.close_databases()
             self._expire("a request took longer than its timeout")
         self._requests += 1
         if self._requests == self._expires_after:
             self._expire(f"max_requests {self._requests}")
-        now = time.monotonic()
+        now = self.ended = time.monotonic()
         if self._access_log is not None:
             # Still a part of the request: a handler of the project's may hang, and must be noticed.
             self._log(client, request, response.status, response.sent, now - began)
+            self.ended = time.monotonic()
         self._row.end(now, now - began, response.status, response.sent)
         return response.keep_alive
 
@@ -147,6 +156,7 @@ class Service:
             response.run(_ready if ready else _not_ready, request.fields)
         else:
             response.run(_live, request.fields)
+        self.ended = time.monotonic()
         return response.keep_alive
 
     def _waited_too_long(self, client: Client, request: RequestHead) -> bool:
@@ -159,7 +169,8 @@ class Service:
             self._log(client, request, response.status, response.sent, 0.0)
         self._given_up += 1
         self._last_wait = request.fields[QUEUE_TIME]
-        self.tell_given_up(time.monotonic())
+        self.ended = time.monotonic()
+        self.tell_given_up(self.ended)
         return response.keep_alive
 
     def tell_given_up(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections import deque
 from typing import Any
 
@@ -39,6 +40,11 @@ class Host:
         self.served.append(request.target)
         client.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         return True
+
+    @property
+    def ended(self) -> float:
+        """When the last request did: just now, wherever that is asked."""
+        return time.monotonic()
 
     def refused(self, *_: object) -> None:
         pytest.fail("a request was refused")

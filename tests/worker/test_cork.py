@@ -94,6 +94,10 @@ class Busy(Host):
         self.seen.append([number for number, end in enumerate(self.ends) if end.waits])
         return True
 
+    @property
+    def ended(self) -> float:
+        return self.time.now
+
     def turn(self, *who: int) -> list[list[int]]:
         """A request of each, all in one turn; returns whose answers waited when each was done."""
         self.seen = []

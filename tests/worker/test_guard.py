@@ -131,6 +131,19 @@ def test_a_view_that_has_had_the_cpu_takes_long_by_itself() -> None:
             other.stdout.close()
 
 
+def begin(guard: Guard) -> None:
+    """What the service does around the application."""
+    guard.began = time.monotonic()
+    if guard.parked:
+        guard.wake()
+
+
+def end(guard: Guard) -> None:
+    guard.began = 0.0
+    if guard.acting:
+        guard.part()
+
+
 def test_what_the_guard_does_meanwhile_is_done_when_the_request_has_ended() -> None:
     """So that nothing of it needs a lock: the access log is written by both threads."""
     entered, may_go_on = threading.Event(), threading.Event()
@@ -141,11 +154,11 @@ def test_what_the_guard_does_meanwhile_is_done_when_the_request_has_ended() -> N
 
     guard = Guard(lambda: None, lambda *_: None, lambda: 0, meanwhile)
     guard.start()
-    guard.begin(time.monotonic())
+    begin(guard)
     assert entered.wait(PATIENCE)
     later = threading.Timer(0.05, may_go_on.set)
     later.start()
-    guard.end()
+    end(guard)
     assert may_go_on.is_set()
     later.join()
 
@@ -162,7 +175,7 @@ def test_a_mistake_does_not_end_the_guard(caplog: pytest.LogCaptureFixture) -> N
 
     guard = Guard(lambda: None, lambda *_: None, lambda: 0, meanwhile)
     guard.start()
-    guard.begin(time.monotonic())
+    begin(guard)
     assert again.wait(PATIENCE)
-    guard.end()
+    end(guard)
     assert "a mistake of the server's" in caplog.text
