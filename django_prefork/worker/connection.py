@@ -6,11 +6,9 @@ import logging
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from django_prefork.config import Config
 from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
 from django_prefork.http.environ import TrustedProxies, complete, give_body
 from django_prefork.http.errors import HttpError
@@ -18,14 +16,11 @@ from django_prefork.http.head import error_response
 from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser, lines_of
 from django_prefork.http.repeats import Repeats
 from django_prefork.http.response import ClientGone
-from django_prefork.http.storage import Storage
-from django_prefork.row import Row
 from django_prefork.worker.cork import UNCORKED
 from django_prefork.worker.handoff import TRAVELLING, Queues
 from django_prefork.worker.loop import FOREVER, READ, WRITE, Loop
-from django_prefork.worker.sending import LOOKS, RATE, Sending
-from django_prefork.worker.service import Service
-from django_prefork.worker.streaming import Courier, Parts, Stream, without
+from django_prefork.worker.outlet import Outlet, Supply
+from django_prefork.worker.sending import LOOKS, RATE
 from django_prefork.worker.waiting import AWAY, waited
 
 logger = logging.getLogger("django_prefork")
@@ -53,18 +48,13 @@ class State(Enum):
     CLOSED = auto()
 
 
-class Host(Protocol):
+class Host(Supply, Protocol):
     """The worker, as its connections know it."""
 
-    config: Config
     loop: Loop
     parser: RequestParser
     limits: Limits
     trusted: TrustedProxies
-    row: Row
-    service: Service
-    storage: Storage
-    courier: Courier
     later: deque[Connection]
     idle_seconds: float
 
@@ -75,7 +65,7 @@ class Host(Protocol):
 _IDLE, _HEAD, _BODY, _SERVING, _SENDING, _LINGERING, _CLOSED = State
 
 
-class Connection:
+class Connection(Outlet):
     """`peer` is address and port as strings, both empty on a unix socket; `bind` names its listener.
 
     `template` is what the environ of every request of that listener has in common.
@@ -85,9 +75,7 @@ class Connection:
         "_body",
         "_body_began",
         "_body_bytes",
-        "_cork",
         "_expects_more",
-        "_fd",
         "_head",
         "_interest",
         "_lingered",
@@ -96,9 +84,6 @@ class Connection:
         "_repeats",
         "_rest",
         "_rest_since",
-        "_row",
-        "_sending",
-        "_stream",
         "_trusted",
         "_waited",
         "bind",
@@ -106,32 +91,28 @@ class Connection:
         "label",
         "peer",
         "queued",
-        "sock",
         "state",
         "template",
-        "worker",
     )
+
+    worker: Host
 
     def __init__(
         self, worker: Host, sock: socket.socket, peer: tuple[str, str], bind: str, template: dict[str, Any]
     ) -> None:
-        self.worker = worker
+        super().__init__(worker, sock, worker.loop.cork if peer[0] else UNCORKED)
         # As is that of the worker what each request needs, without the way over it.
         self._loop = worker.loop
-        self._row = worker.row
-        self.sock = sock
         self.peer = peer
         self.bind = bind
         self.template = template
         self.state = _IDLE
         self.deadline = FOREVER
         self.queued = FOREVER
-        self._fd = sock.fileno()
         # What a proxy says of its clients is believed, or not, for as long as the connection lasts.
         self._trusted = worker.trusted if peer[0] in worker.trusted else None
         #: Who asks, for the scoreboard.
         self.label = peer[0].encode() + b"\n"
-        self._cork = worker.loop.cork if peer[0] else UNCORKED
         self._interest = 0
         self._partial: HeadBuffer | None = None
         self._repeats: Repeats | None = Repeats()  # None: the client does not repeat itself
@@ -142,8 +123,6 @@ class Connection:
         self._rest = b""  # bytes of a next request that came with this one
         self._rest_since = 0.0
         self._waited = 0.0  # how long the request that is here had to (seconds)
-        self._sending: Sending | None = None  # what the client did not take at once
-        self._stream: Stream | None = None  # while the answer comes in pieces
         self._lingered = 0
         self._expects_more = False  # whether the client meant the connection to go on
 
@@ -400,119 +379,7 @@ class Connection:
         else:
             self.close()
 
-    # -- an answer goes out --------------------------------------------------------------------------------------------
-
-    def answer(self, data: bytes) -> None:
-        """Part of `Sink`: as `send`, and it may wait for answers to others."""
-        if self._sending:
-            self.send(data)
-            return
-        self._row.sent += len(data)
-        cork = self._cork
-        try:
-            count = cork.send(self.sock, data) if cork.on and self._fd != cork.last else self.sock.send(data)
-        except BlockingIOError:
-            count = 0
-        except OSError as error:
-            raise ClientGone(error.errno, str(error)) from None
-        if count != len(data):
-            self._keep((memoryview(data)[count:],))
-
-    def send(self, data: bytes, more: bytes = b"") -> None:
-        """Part of `Sink`: the client takes what it takes, the loop sends the rest. Raises `ClientGone`."""
-        size = len(data) + len(more)
-        self._row.sent += size
-        if self._sending:
-            self._sending.send(data)
-            if more:
-                self._sending.send(more)
-            return
-        try:
-            count = self.sock.sendmsg((data, more)) if more else self.sock.send(data)
-        except BlockingIOError:
-            count = 0
-        except OSError as error:
-            raise ClientGone(error.errno, str(error)) from None
-        if count != size:
-            self._keep(without((data, more), count))
-
-    def _keep(self, rest: Parts) -> None:
-        """What the client did not take."""
-        sending = self._sending if self._sending is not None else self._begin_sending()
-        for part in rest:
-            sending.keep(part)
-        sending.hold_back()
-
-    def stream(self) -> Callable[[tuple[bytes, ...], int], None]:
-        """Part of `Sink`: each piece goes out at once, or a moment later together with those behind it."""
-        stream = self._stream = Stream(self, self.worker.courier)
-        return stream.add
-
-    def end_stream(self, last: bytes = b"") -> None:
-        """Part of `Sink`."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.end(last)
-        elif last:
-            self.send(last)
-
-    def sent(self, count: int) -> None:
-        """Part of `Way`."""
-        self._row.sent += count
-        self.progressed()
-
-    @property
-    def behind(self) -> bool:
-        """Part of `Way`."""
-        return bool(self._sending)
-
-    def send_parts(self, parts: Parts, size: int) -> None:
-        """Part of `Way`."""
-        sending = self._sending
-        if sending:
-            sending.send(b"".join(parts))
-            return
-        while True:
-            try:
-                count = self.sock.sendmsg(parts)
-            except BlockingIOError:
-                count = 0
-            except OSError as error:
-                raise ClientGone(error.errno, str(error)) from None
-            if count == size:
-                return
-            parts, size = without(parts, count), size - count
-            if sending is None:
-                sending = self._begin_sending()
-            if not sending.is_quick():
-                break
-        self._keep((b"".join(parts),))
-
-    def push(self, parts: list[bytes | memoryview]) -> bool:
-        """Part of `Way`."""
-        taken = self._sending.flush() if self._sending else 0
-        if parts and not self._sending:
-            try:
-                count = self.sock.sendmsg(parts)
-            except BlockingIOError:
-                count = 0
-            taken += count
-            parts[:] = without(parts, count)
-        return taken > 0
-
-    def send_file(self, descriptor: int, offset: int, count: int) -> None:
-        """Part of `Sink`."""
-        self._row.sent += count
-        sending = self._sending if self._sending is not None else self._begin_sending()
-        sending.send_file(descriptor, offset, count)
-
-    def progressed(self) -> None:
-        """Part of `Sink`."""
-        self.worker.service.progressed()
-
-    def _begin_sending(self) -> Sending:
-        self._sending = Sending(self.sock, self.worker.config, self.worker.storage, self.progressed)
-        return self._sending
+    # -- what becomes of an answer -------------------------------------------------------------------------------------
 
     def _answered(self, keep_alive: bool) -> None:
         if self.state is _CLOSED:
@@ -546,9 +413,7 @@ class Connection:
         return left > 0
 
     def _sent(self, keep_alive: bool) -> None:
-        if self._sending is not None:
-            self._sending.close()
-            self._sending = None
+        self._all_sent()
         if not keep_alive:
             # What it sent behind this request is not served any more; closing on it unread would reset the answer.
             if self._rest or self._expects_more:
@@ -627,14 +492,9 @@ class Connection:
         if self.state is _CLOSED:
             return
         self.state = _CLOSED
-        if self._stream is not None:
-            self._stream.give_up()
-            self._stream = None
         self.deadline = FOREVER
         self._drop_request()
-        if self._sending is not None:
-            self._sending.close()
-            self._sending = None
+        self.give_up()
         self._loop.release(self)
         if self._interest:
             self._loop.forget(self._fd)
