@@ -11,7 +11,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 import django
@@ -95,12 +95,11 @@ class Pieces:
 
 
 class Kept(logging.Handler):
-    """What went wrong after an answer: nothing else says why Django was not told of its end."""
+    """The last things that went wrong: nothing else says why Django was not told of an answer's end."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines: list[str] = []
-        self.addFilter(lambda record: record.msg.startswith("close()"))
+        self.lines: deque[str] = deque(maxlen=3)
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(self.format(record))
