@@ -8,21 +8,24 @@ from typing import Any
 from django.core.handlers.base import BaseHandler
 
 from django_prefork.row import Row
+from django_prefork.worker.knots import Knot
 
 # Names of this many views are kept; a project that makes new ones for each request must not fill the memory.
 _MOST = 4096
 
 
-def name_views(row: Row) -> None:
+def name_views(row: Row, knot: Knot) -> None:
     """From now on, write the view of each request that Django resolves in this process to `row`.
 
-    There is no signal for it, and `process_view` is a middleware's that a project would have to install.
+    The request itself is given to `knot`. There is no signal for it, and `process_view` is a middleware's, which a
+    project would have to install.
     """
     original = getattr(BaseHandler.resolve_request, "__wrapped__", BaseHandler.resolve_request)
     names: dict[Any, bytes] = {}
 
     @functools.wraps(original)
     def resolve_request(self: BaseHandler, request: Any) -> Any:
+        knot.held["request"] = request
         match = original(self, request)
         try:
             name = names.get(match.func)

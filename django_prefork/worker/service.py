@@ -20,6 +20,7 @@ from django_prefork.log import AccessLog
 from django_prefork.row import Row
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.worker.guard import Guard
+from django_prefork.worker.knots import Knot
 
 logger = logging.getLogger("django_prefork")
 
@@ -74,6 +75,8 @@ class Service:
         #: Whether this worker takes more: what health_path tells.
         self.ready = True
         self._clock = clock
+        #: What of Django's request is to be untied behind it.
+        self.knot = Knot()
         #: When it was done with the last request (monotonic seconds).
         self.ended = 0.0
         #: Looks after the other connections meanwhile; None where nobody could take them.
@@ -124,6 +127,9 @@ class Service:
             self._expire(f"the application raised {type(error).__name__}")
         if self.forked:
             os._exit(1)
+        # Still a part of the request: what is freed may have a finalizer that hangs.
+        if self.knot.held:
+            self.knot.untie()
         if guard is not None:
             guard.began = 0.0
             if guard.acting:

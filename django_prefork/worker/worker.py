@@ -176,15 +176,15 @@ class Worker:
         collected = False
         busy = 0
         while True:
-            # Garbage is collected when nobody waits: whether that is so, a turn without waiting tells.
+            # Garbage is collected behind a turn without waiting, which tells whether somebody does.
             due = collector is not None and not collected and collector.due()
             # So it is with the access log, whose lines are written together.
             held = self._access_log is not None and self._access_log.hold(loop.now, busy)
             busy = loop.wait(0.0 if due or held else self._patience())
             # Never twice in a row: were there as much again at once, the worker would do nothing else.
             collected = False
-            if due and collector is not None and (not (busy or self.later) or collector.pressing()):
-                collector.collect()
+            if due and collector is not None:
+                collector.collect(waits=bool(busy or self.later))
                 collected = True
             while _noted:
                 self._signal(_noted.pop(0))
@@ -304,7 +304,7 @@ class Worker:
         signal.signal(LATE_SIGNAL, self.clock.late)
         self.clock.use()
         got_request_exception.connect(self.clock.report)
-        naming.name_views(self.row)
+        naming.name_views(self.row, self.service.knot)
         shortcuts.take()
         status.attach(self.board, self._listeners, self.say)
         multiprocess.be_worker(self.slot)

@@ -245,8 +245,8 @@ def test_garbage_is_collected_between_requests_and_not_within() -> None:
         first = litter(server, 300, 20)
         later = litter(server, 300, 300)
         assert later["within"] == 0
-        # A worker that hears of the next request at once waits for ten times as many objects (700) as one that rests.
-        assert later["between"] - first["between"] >= 300 * 300 // 7000 - 2
+        # Python collects for every 700 objects, which is what three requests make; it may be done behind the next one.
+        assert later["between"] - first["between"] >= 300 // 4
         assert later["left"] < first["left"] + 10_000, "it is collected as fast as it comes"
         # More than one request may leave: Python's own way again.
         assert litter(server, 100_000, 2)["within"] > 0

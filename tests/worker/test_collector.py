@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_prefork.worker.collector import BOUND, PRESSING, Collector
+from django_prefork.worker.collector import BOUND, PRESSING, PROMOTE, Collector
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +31,7 @@ def test_python_itself_collects_only_beyond_the_bound() -> None:
         garbage: list[list[int]] = []
         assert not collector.due()
         garbage += [[] for _ in range(usual + 100)]
-        assert collector.due() and not collector.pressing()
-        garbage += [[] for _ in range(PRESSING * usual)]
-        assert collector.pressing()
+        assert collector.due()
         assert collected == []
         garbage += [[] for _ in range(BOUND)]
         assert collected[:2] == ["start", "stop"]
@@ -46,8 +44,22 @@ def test_young_objects_mostly_older_ones_sometimes_all_of_them_rarely(monkeypatc
     collected: list[int] = []
     monkeypatch.setattr(gc, "collect", lambda generation=2: collected.append(generation) or 0)
     for _ in range(100):
-        collector.collect()
+        collector.collect(waits=False)
     assert [collected.count(generation) for generation in (0, 1, 2)] == [90, 9, 1]
+
+
+def test_while_somebody_waits_the_older_ones_are_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = Collector()
+    collected: list[int] = []
+    monkeypatch.setattr(gc, "collect", lambda generation=2: collected.append(generation) or 0)
+    for _ in range(PROMOTE * PRESSING - 1):
+        collector.collect(waits=True)
+    assert set(collected) == {0}
+    collector.collect(waits=False)
+    assert collected[-1] == 1, "at the first moment when nobody does"
+    for _ in range(PROMOTE * PRESSING):
+        collector.collect(waits=True)
+    assert collected[-1] == 1, "or when it cannot be put off any more"
 
 
 def test_full_collections_that_take_long_come_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +75,7 @@ def test_full_collections_that_take_long_come_rarely(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     collector = Collector()
     for _ in range(1500):
-        collector.collect()
+        collector.collect(waits=False)
         clock[0] += 0.005
     full = [when for generation, when in collected if generation == 2]
     assert len(full) == 2 and full[1] - full[0] >= 5.0
