@@ -6,7 +6,8 @@ processor's caches. To untie it takes 9 us off the 145 of a small view: the next
 
 Nothing is taken from anybody: a knot is untied where it accounts for every reference there is to the request. Then
 nobody can reach it, and all that can be seen is that it goes now, and not at the next collection. Where somebody else
-has the request, or one of those attributes, or where they are not as Django makes them, the collector has it.
+has the request, or one of those attributes, or where they are not as Django makes them, it is left to the collector: so
+is one that a template was rendered for, whose `RequestContext` is a knot of its own.
 """
 
 from __future__ import annotations
