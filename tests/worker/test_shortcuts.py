@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from asgiref.local import Local
 from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import LazySettings, UserSettingsHolder, global_settings, settings
 from django.core.cache import caches
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_finished, request_started
 from django.db import connections
 from django.dispatch import Signal
+from django.test import override_settings
 from django.urls import base as urls
+from django.urls import reverse_lazy
 from django.utils import timezone
 from django.utils.translation import trans_real
 
@@ -38,6 +42,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
         (request_finished, "send"),
         (connections, "all"),
         (caches, "all"),
+        (LazySettings, "__getattribute__"),
     ]
     ours = request.param == "ours"
     kept = [(module, name, getattr(module, name)) for module, name in VALUES]
@@ -46,12 +51,13 @@ def way(request: pytest.FixtureRequest) -> Iterator[None]:
     if ours:
         shortcuts.take()
     try:
-        assert [name in vars(owner) for owner, name in changed] == [ours] * 4
+        assert [name in vars(owner) for owner, name in changed] == [ours] * 5
         assert [isinstance(getattr(*value), shortcuts.OneValue) for value in VALUES] == [ours] * 4
         yield
     finally:
         for owner, name in changed:
-            vars(owner).pop(name, None)
+            if name in vars(owner):
+                delattr(owner, name)
         for module, name, value in kept:
             setattr(module, name, value)
 
@@ -356,6 +362,85 @@ def test_a_thread_that_was_given_a_copy_of_the_context_has_its_own_all_the_same(
     assert seen == {"thread": (None, True), "to_thread": (None, True), "task": "mine"}
     assert urls.get_urlconf() == "mine"
     urls.set_urlconf(None)
+
+
+def test_settings_are_those_of_the_moment() -> None:
+    assert settings.APPEND_SLASH is True and settings.APPEND_SLASH is True
+    with override_settings(APPEND_SLASH=False, OURS="here"):
+        assert (settings.APPEND_SLASH, settings.OURS) == (False, "here")
+        settings.OURS = "there"
+        assert settings.OURS == "there"
+        with override_settings(OURS=1):
+            assert settings.OURS == 1
+        assert settings.OURS == "there"
+        del settings.OURS
+        assert not hasattr(settings, "OURS")
+        with pytest.raises(AttributeError):
+            _ = settings.OURS
+    assert settings.APPEND_SLASH is True
+
+
+def test_settings_that_were_not_asked_for_yet_are_loaded_then() -> None:
+    asked: list[str | None] = []
+
+    class Lazy(LazySettings):
+        def _setup(self, name: str | None = None) -> None:
+            asked.append(name)
+            self._wrapped = UserSettingsHolder(global_settings)
+
+    lazy = Lazy()
+    assert repr(lazy) == "<LazySettings [Unevaluated]>" and not lazy.configured and not asked
+    assert lazy.DEBUG is False and lazy.configured and asked == ["DEBUG"]
+    again = Lazy()
+    assert "DEBUG" in dir(again) and asked == ["DEBUG", None]
+
+
+def test_settings_of_their_own_kind_are_so() -> None:
+    with override_settings(SECRET_KEY="", MEDIA_URL="media/", LOGIN_URL=reverse_lazy("nowhere")):
+        with pytest.raises(ImproperlyConfigured, match="SECRET_KEY"):
+            _ = settings.SECRET_KEY
+        urls.set_script_prefix("/below/")
+        assert settings.MEDIA_URL == "/below/media/"
+        urls.clear_script_prefix()
+        assert type(settings.LOGIN_URL) is type(reverse_lazy("nowhere")), "nobody has asked where that is"
+
+
+def test_settings_are_what_they_wrap_to_who_uses_them_as_that() -> None:
+    class Wrapped:
+        DEBUG = True
+
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[str]:
+            return iter("abc")
+
+        def __eq__(self, other: object) -> bool:
+            return other == 3
+
+        __hash__ = None  # type: ignore[assignment]
+
+    lazy = LazySettings()
+    lazy._wrapped = Wrapped()
+    assert isinstance(lazy, Wrapped) and lazy.__class__ is Wrapped and type(lazy) is LazySettings
+    assert len(lazy) == 3 and list(lazy) == ["a", "b", "c"] and lazy == 3 and lazy != 4
+    assert lazy.DEBUG is True and "DEBUG" in dir(lazy)
+    lazy._wrapped = object()
+    assert not hasattr(lazy, "DEBUG")
+    with pytest.raises(TypeError):
+        len(lazy)
+
+
+def test_settings_that_somebody_reads_in_another_way_are_left_to_them() -> None:
+    asked: list[str] = []
+
+    def watched(self: LazySettings, name: str) -> Any:
+        asked.append(name)
+        return object.__getattribute__(self, name)
+
+    LazySettings.__getattribute__ = watched
+    shortcuts.take()
+    assert settings.DEBUG is False and "DEBUG" in asked
 
 
 def test_a_storage_that_somebody_has_is_left_to_them() -> None:
