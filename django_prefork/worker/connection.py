@@ -160,7 +160,7 @@ class Connection(Outlet):
         # Out of the loop first: the description is shared, and would go on waking us.
         interest, self._interest = self._interest, 0
         if interest:
-            self._loop.forget(self._fd)
+            self._loop.forget(self.fd)
         since = time.monotonic() - self._waited if ready or data else 0.0
         if self._rest:
             since = self._rest_since
@@ -243,11 +243,16 @@ class Connection(Outlet):
                 # The usual case: a whole head, and small enough that no line of it can be too long.
                 parser = self.worker.parser
                 if self._partial is None and len(data) <= parser.small:
+                    request: RequestHead | None = None
                     if self._repeats is not None:
-                        if self._take_again(data, self._repeats, parser):
-                            return
+                        request = self._again(data, self._repeats, parser)
                     elif lines := lines_of(data):
-                        self._begin(parser.judge(lines, self.template.copy()), b"")
+                        request = parser.judge(lines, self.template.copy())
+                    if request is not None:
+                        if self._loop.reads_ahead and self._interest and not request.length and not request.chunked:
+                            self._stand_in_line(request, data)
+                        else:
+                            self._begin(request, b"")
                         return
                 self._take_head(data)
             elif self.state is _BODY:
@@ -259,25 +264,22 @@ class Connection(Outlet):
         except HttpError as error:
             self._refuse(error)
 
-    def _take_again(self, data: bytes, repeats: Repeats, parser: RequestParser) -> bool:
-        """A whole head that may have the fields of the one before; False: it is not a whole one."""
+    def _again(self, data: bytes, repeats: Repeats, parser: RequestParser) -> RequestHead | None:
+        """A whole head that may have the fields of the one before; None: it is not a whole one."""
         if data.endswith(repeats.tail) and repeats.fields is not None:
             request = parser.again(data[: -len(repeats.tail)], repeats.fields)
             if request is not None:
-                self._head = request
-                self._serve(request)
-                return True
+                return request
         lines = lines_of(data)
         if lines is None:
-            return False
+            return None
         same = repeats.same(data, lines[0])
         request = parser.judge(lines, self.template.copy())
         if same:
             repeats.keep(request)
         elif not repeats.tries:
             self._repeats = None
-        self._begin(request, b"")
-        return True
+        return request
 
     def _take_head(self, data: bytes) -> None:
         if self._partial is None:
@@ -341,9 +343,33 @@ class Connection(Outlet):
         give_body(request.fields, body.spool.rewind(), body.spool.size)
         self._serve(request)
 
-    def _serve(self, request: RequestHead) -> None:
-        self.state = _SERVING
+    def _stand_in_line(self, request: RequestHead, data: bytes) -> None:
+        """The request is here as a whole: `data`, which goes along where a sibling is to have it."""
         complete(request, self.peer, self._trusted, self._waited)
+        self._head = request
+        self._rest = data
+        self._rest_since = self._loop.now - self._waited
+        self._loop.line.append(self)
+
+    def turn(self) -> None:
+        """It has stood in line; a sibling may have it by now."""
+        request, self._rest = self._head, b""
+        if request is None:
+            return
+        waited = self._loop.now - self._rest_since
+        if waited > AWAY:
+            self._waited = waited
+            if not self._is_there():
+                return
+            complete(request, self.peer, self._trusted, self._waited)
+        self._run(request)
+
+    def _serve(self, request: RequestHead) -> None:
+        complete(request, self.peer, self._trusted, self._waited)
+        self._run(request)
+
+    def _run(self, request: RequestHead) -> None:
+        self.state = _SERVING
         self._waited = 0.0
         if self._trusted is not None:
             self.label = request.fields["REMOTE_ADDR"].encode("latin-1", "replace") + b"\n"
@@ -497,7 +523,7 @@ class Connection(Outlet):
         self.give_up()
         self._loop.release(self)
         if self._interest:
-            self._loop.forget(self._fd)
+            self._loop.forget(self.fd)
         self.sock.close()
         self.worker.closed(self)
 
@@ -520,9 +546,9 @@ class Connection(Outlet):
     def _watch(self, mask: int) -> None:
         if self._interest != mask:
             if self._interest:
-                self._loop.change(self._fd, mask)
+                self._loop.change(self.fd, mask)
             else:
-                self._loop.watch(self._fd, self, mask)
+                self._loop.watch(self.fd, self, mask)
             self._interest = mask
 
     def _wait_for(self, state: State, seconds: float) -> None:

@@ -35,7 +35,7 @@ class Cork:
     one to the descriptor `last`, which nothing came behind when the turn began.
     """
 
-    __slots__ = ("_began", "_calm_at", "_due", "_held", "_pace", "guarded", "last", "on", "wanted")
+    __slots__ = ("_calm_at", "_due", "_held", "guarded", "last", "on", "wanted")
 
     def __init__(self) -> None:
         self.on = False
@@ -43,15 +43,12 @@ class Cork:
         #: Whether it might be on, and whether it may be: whether somebody calls `push`.
         self.wanted = self.guarded = False
         self._held: list[socket.socket] = []
-        self._began = 0.0
         self._due = 0.0
-        self._pace = 0.0  # what a request took, in the turn before
         self._calm_at = 0.0
 
-    def begin(self, now: float, events: list[tuple[int, int]]) -> float:
-        """A turn that has `events` to serve; returns when `look` is to be called."""
-        self._began = now
-        if _MORE and len(events) > 1 and SHORTEST <= self._pace <= LONGEST:
+    def begin(self, now: float, events: list[tuple[int, int]], pace: float) -> float:
+        """A turn that has `events` to serve, behind one where each took `pace`; returns when `look` is to be called."""
+        if _MORE and len(events) > 1 and SHORTEST <= pace <= LONGEST:
             self.wanted = True
             self.on = self.guarded and now >= self._calm_at
             self.last = events[-1][0]
@@ -66,10 +63,9 @@ class Cork:
             self._due = now + HOLD
         return self._due
 
-    def end(self, now: float, served: int) -> None:
-        """The turn is over: it has `served` so many."""
+    def end(self, now: float) -> None:
+        """The turn is over."""
         self._judge(now)
-        self._pace = (now - self._began) / served
         self.on = False
         if self._held:
             self.pull()

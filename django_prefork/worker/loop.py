@@ -8,6 +8,7 @@ import math
 import select
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
@@ -25,6 +26,12 @@ SLEPT = 0.0005
 SURPLUS = 0.0005
 # After a turn that took so long (seconds), who was not in it comes first in the next one.
 LONG = 0.0003
+# Where requests took no longer than this each (seconds) in the turn before, those of a turn are read first, so many at
+# a time, and then served. Code that runs several times in a row is in the processor's caches but for the first time,
+# and an application pushes all other code out of them: to read requests and make their environs takes 6 us less each
+# beside Django (of 140), 0.5 beside hello-world. Where they take longer that is nothing.
+SHORT = 0.0005
+TOGETHER = 16
 
 #: The deadline of what has none, or is no more.
 FOREVER = math.inf
@@ -41,6 +48,15 @@ class Watched(Protocol):
 
     def broken(self) -> None:
         """It raised what it should not: a mistake of the server's, which must cost one client at most."""
+
+
+class InLine(Watched, Protocol):
+    """What has read a request that it has still to serve."""
+
+    fd: int
+
+    def turn(self) -> None:
+        """It is its turn, unless it has given away meanwhile what it had read."""
 
 
 class Late(Protocol):
@@ -121,14 +137,19 @@ class Loop:
         # Of this turn: what there is to serve, and how much may be served `again` besides; None: not yet counted.
         self._events: list[tuple[int, int]] = []
         self._more: int | None = None
-        # Who was served in the last turn, if that took long.
+        # Who was served in the last turn, if that took long; and how long each did (seconds).
         self._before: dict[int, int] = {}
+        self._pace = FOREVER
         #: What is ready in this turn was not ready before that (monotonic seconds).
         self.since = self.now
         self._came_back = self.now
         #: What holds answers back while there is more to serve.
         self.cork = Cork()
         self._enough = FOREVER
+        #: Whether who is `ready` may read a request and stand in line with it, instead of serving it at once.
+        self.reads_ahead = False
+        #: Who does, the first one first; all are served within the turn. The guard may look at it meanwhile.
+        self.line: deque[InLine] = deque()
         #: Called with the descriptors that are still to be served, the last one first, when those before took long.
         self.surplus: Callable[[list[int]], None] | None = None
 
@@ -186,8 +207,17 @@ class Loop:
         watched, cork = self._watched, self.cork
         self._more = None
         self._enough = now + SURPLUS if len(events) > 1 and self.surplus is not None else FOREVER
-        look = min(self._enough, cork.begin(now, events))
+        look = min(self._enough, cork.begin(now, events, self._pace))
+        line, read = self.line, now
+        self.reads_ahead = len(events) > 1 and self._pace <= SHORT
         for fd, mask in events:
+            if not line:
+                read = self.now
+            # Who comes in over a shared descriptor is served at once, and those in line were here before. Nor are they
+            # to wait where something took its time that was not reading: a body, say, or an answer that was sent on.
+            elif len(line) >= TOGETHER or self.now > read or fd in self._shared:
+                look = self._serve_line(events, look)
+                read = self.now
             if self.now > look:
                 look = self._look(events, fd)
             who = watched.get(fd)
@@ -196,8 +226,12 @@ class Loop:
                     who.ready(mask)
                 except Exception:
                     self._broken(who)
+        if line:
+            self._serve_line(events, look)
+        self.reads_ahead = False
         if events:
-            cork.end(self.now, len(events))
+            self._pace = (self.now - now) / len(events)
+            cork.end(self.now)
         self._before = dict(events) if self.now - now > LONG else {}
         while self._times and self._times[0] <= now:
             for late in self._queues.pop(heapq.heappop(self._times)):
@@ -210,6 +244,19 @@ class Loop:
                 elif late.deadline != FOREVER:
                     self.expect(late)
         return len(events)
+
+    def _serve_line(self, events: list[tuple[int, int]], look: float) -> float:
+        """Serve all that stand in it, in a turn that has `events` and looks up at `look`; when to look again."""
+        line = self.line
+        while line:
+            who = line.popleft()
+            if self.now > look:
+                look = self._look(events, who.fd)
+            try:
+                who.turn()
+            except Exception:
+                self._broken(who)
+        return look
 
     def _longest_first(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Who came during the last turn, and then who was served in it.

@@ -29,11 +29,11 @@ class Supply(Protocol):
 class Outlet:
     """`http.response.Sink`, and `streaming.Way`. All that send raise `ClientGone` where nobody is there to take it."""
 
-    __slots__ = ("_cork", "_fd", "_row", "_sending", "_stream", "sock", "worker")
+    __slots__ = ("_cork", "_row", "_sending", "_stream", "fd", "sock", "worker")
 
     def __init__(self, worker: Supply, sock: socket.socket, cork: Cork) -> None:
         self.sock = sock
-        self._fd = sock.fileno()
+        self.fd = sock.fileno()
         self._cork = cork
         self.worker = worker
         self._row = worker.row
@@ -57,7 +57,7 @@ class Outlet:
         self._row.sent += len(data)
         cork = self._cork
         try:
-            count = cork.send(self.sock, data) if cork.on and self._fd != cork.last else self.sock.send(data)
+            count = cork.send(self.sock, data) if cork.on and self.fd != cork.last else self.sock.send(data)
         except BlockingIOError:
             count = 0
         except OSError as error:

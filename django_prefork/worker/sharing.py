@@ -63,8 +63,9 @@ class Sharing:
                 queues.ready.kick()
             elif not self._doors.left_over:
                 new = self._doors.come_in(now)
-        for connection in list(worker.later):
-            connection.give(queues)
+        for waiting in (*worker.loop.line, *worker.later):
+            if isinstance(waiting, Connection):
+                waiting.give(queues)
         for one in _in_order(kept, new, now) if new else kept:
             if isinstance(one, Connection):
                 one.give(queues, ready=True)

@@ -138,6 +138,29 @@ def test_bytes_already_read_travel_along() -> None:
         slow.read()
 
 
+def test_requests_that_were_read_behind_a_slow_one_are_served_by_the_sibling() -> None:
+    """A worker that finds several requests reads them all before it serves the first."""
+    with Server("--workers", "2", application="work").ready() as server:
+        server.full_strength(2)
+        other = Kept(server)
+        idle = other.get("/pid")["pid"]
+        other.send("/sleep?s=0.5")
+        server.wait_for("sleeping")
+        slow, *kept = (Kept(server) for _ in range(9))
+        (busy,) = {one.get("/pid")["pid"] for one in (slow, *kept)}
+        other.read()
+        server.kill(signal.SIGSTOP, busy)
+        slow.send("/sleep?s=1")
+        for number, one in enumerate(kept):
+            one.send(f"/pid?id={number}")
+        server.kill(signal.SIGCONT, busy)
+        server.wait_for("sleeping", times=2)
+        answers = [one.read() for one in kept]
+        assert [answer["id"] for answer in answers] == [str(number) for number in range(8)]
+        assert {answer["pid"] for answer in answers} == {idle}
+        assert slow.read()["pid"] == busy
+
+
 def test_hand_off_can_be_turned_off() -> None:
     with Server("--workers", "2", "--handoff-after", "0", application="work").ready() as server:
         assert [threads_of(pid) for pid in server.full_strength(2)] == [1, 1]

@@ -13,24 +13,19 @@ import psutil
 import pytest
 
 from django_prefork.scoreboard import Scoreboard
-from django_prefork.worker import handoff
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.handoff import Queues
 from tests.faults.tools import died
 from tests.handoff.clients import Kept, all_busy
 from tests.harness import Server, eventually
 from tests.wire.tools import needs_tool
-from tests.worker.host import Host
+from tests.worker.host import Host, queues_between_siblings
 
 
 @pytest.fixture
 def queues() -> Iterator[Queues]:
-    descriptors = handoff.make()
-    if not descriptors:
-        pytest.skip("this system has no SEQPACKET sockets")
-    queues = Queues(descriptors)
-    yield queues
-    queues.close()
+    with queues_between_siblings() as queues:
+        yield queues
 
 
 @pytest.fixture

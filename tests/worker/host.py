@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +16,31 @@ from django_prefork.http.environ import TrustedProxies, template
 from django_prefork.http.parser import Limits, RequestParser
 from django_prefork.http.storage import Storage
 from django_prefork.scoreboard import Scoreboard
+from django_prefork.worker import handoff
 from django_prefork.worker.connection import Connection
+from django_prefork.worker.handoff import Queues
 from django_prefork.worker.loop import Loop
 from django_prefork.worker.streaming import Courier
+
+
+@contextlib.contextmanager
+def queues_between_siblings() -> Iterator[Queues]:
+    descriptors = handoff.make()
+    if not descriptors:
+        pytest.skip("this system has no SEQPACKET sockets")
+    queues = Queues(descriptors)
+    yield queues
+    queues.close()
+
+
+class Time:
+    """In the place of the module: stands still but for the work that is done."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 class Host:

@@ -22,7 +22,7 @@ from django_prefork.worker import sharing
 from django_prefork.worker.connection import Connection
 from django_prefork.worker.cork import CALM, HOLD, LONGEST, SHORTEST, SLOW
 from tests.harness import PATIENCE
-from tests.worker.host import Host
+from tests.worker.host import Host, Time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has MSG_MORE")
 
@@ -31,16 +31,6 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 SHORT = (SHORTEST + LONGEST) / 2
 # The kernel sends by itself what it has held for so long (seconds).
 KERNEL = 0.2
-
-
-class Time:
-    """In the place of the module: stands still but for the work that is done."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 class Told(socket.socket):
