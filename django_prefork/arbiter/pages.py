@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from django_prefork import metrics
 from django_prefork.arbiter.listeners import Listener
+from django_prefork.http.buffer import HeadBuffer
 from django_prefork.http.errors import HttpError
 from django_prefork.http.head import error_response
-from django_prefork.http.parser import HeadBuffer, Limits, RequestParser
+from django_prefork.http.parser import Limits, RequestParser
 from django_prefork.scoreboard import Scoreboard
 from django_prefork.snapshot import readiness, snapshot_of
 

@@ -10,10 +10,11 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
+from django_prefork.http.buffer import HeadBuffer
 from django_prefork.http.environ import TrustedProxies, complete, give_body
 from django_prefork.http.errors import HttpError
 from django_prefork.http.head import error_response
-from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser, lines_of
+from django_prefork.http.parser import Limits, RequestHead, RequestParser, lines_of
 from django_prefork.http.repeats import Repeats
 from django_prefork.http.response import ClientGone
 from django_prefork.worker.cork import UNCORKED

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django_prefork.http.body import ChunkedBody, LengthBody, Spool, body_of
+from django_prefork.http.buffer import HeadBuffer
 from django_prefork.http.errors import HttpError
-from django_prefork.http.parser import HeadBuffer, Limits, RequestHead, RequestParser, lines_of
+from django_prefork.http.parser import Limits, RequestHead, RequestParser, lines_of
 from django_prefork.http.storage import Storage
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import pytest
 
 from django_prefork.http.body import LIMIT_CHUNK_LINE, ChunkedBody
+from django_prefork.http.buffer import HeadBuffer
 from django_prefork.http.environ import TrustedProxies
 from django_prefork.http.errors import HttpError
-from django_prefork.http.parser import LIMIT_HEAD, HeadBuffer, Limits, RequestParser
+from django_prefork.http.parser import LIMIT_HEAD, Limits, RequestParser
 from django_prefork.worker.connection import RECEIVE, RECEIVE_BODY
 from tests.http.cases.make import get, post
 from tests.http.reader import Reader, byte_by_byte, spool, whole

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from django_prefork.http.buffer import LIMIT_BLANK, HeadBuffer
 from django_prefork.http.errors import HttpError
 from django_prefork.http.parser import (
     CACHED_LINES,
-    LIMIT_BLANK,
     LIMIT_HEAD,
-    HeadBuffer,
     Limits,
     RequestHead,
     RequestParser,
