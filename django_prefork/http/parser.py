@@ -48,7 +48,8 @@ def _others_marked(allowed: bytes) -> bytes:
     return bytes(byte if byte in allowed else (byte + 1) % 256 for byte in range(256))
 
 
-_VALUE = _others_marked(_VALUE_BYTES)
+#: For bytes.translate(): changes what must not stand in a field's value.
+FIELD_VALUE = _others_marked(_VALUE_BYTES)
 _TARGET = _others_marked(_TARGET_BYTES)
 # As they come nearly always: neither matched nor decoded again.
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -97,8 +98,6 @@ class Limits:
 
 # The line itself, method, target, decoded path, query, whether HTTP/1.1, authority.
 RequestLine = tuple[bytes, str, str, str, str, bool, str | None]
-# All fields, whether the request was HTTP/1.1, and whether it keeps its connection. It had no body.
-JudgedFields = tuple[dict[str, Any], bool, bool]
 
 
 class RequestHead:
@@ -158,6 +157,8 @@ class RequestParser:
         # Below this size no line of a head can be over its limit, so that they need not be looked at one by one.
         self.small = min(limits.line, limits.field_size, LIMIT_HEAD - 4)
         self._lines: dict[bytes, RequestLine] = {}
+        #: The same of a first line that was judged before; None of others.
+        self.known_line = self._lines.get
         self._fields: dict[bytes, tuple[str, str]] = {}
         self._names: dict[bytes, str] = {}
         self._hosts: set[str] = set()
@@ -173,7 +174,7 @@ class RequestParser:
     def judge(self, lines: list[bytes], fields: dict[str, Any]) -> RequestHead:
         """As `parse`, of a head that was taken apart at each LF. The list is used up."""
         first = lines[0]
-        request_line = self._lines.get(first) or self._first_line(first)
+        request_line = self.known_line(first) or self.first_line(first)
         del lines[0]
         if len(lines) > self.limits.fields:
             raise HttpError(431, "more fields than limit_request_fields")
@@ -233,25 +234,8 @@ class RequestParser:
             request.expects = request.chunked or request.length > 0
         return request
 
-    def again(self, first: bytes, judged: JudgedFields) -> RequestHead | None:
-        """As `judge`, where what stands behind the line `first` is known; None if it may mean another thing now."""
-        request_line = self._lines.get(first)
-        if request_line is None:
-            if b"\n" in first:
-                return None
-            request_line = self._first_line(first)
-        request = RequestHead()
-        request.line, request.method, request.target, request.path, request.query, http11, authority = request_line
-        fields, as_http11, request.keep_alive = judged
-        if http11 is not as_http11 or authority is not None:
-            return None
-        request.http11 = http11
-        request.fields = fields.copy()
-        request.chunked = request.expects = False
-        request.length = 0
-        return request
-
-    def _first_line(self, line: bytes) -> RequestLine:
+    def first_line(self, line: bytes) -> RequestLine:
+        """Judge what stands before a head's first LF, if it is no `known_line`. Raises `HttpError` 400, 501 or 505."""
         if not line.endswith(b"\r"):
             raise HttpError(400, "bare LF")
         result = self.request_line(line[:-1])
@@ -311,13 +295,13 @@ class RequestParser:
             # Leading white space (a folded line, RFC 9112 section 5.2) and white space before the colon end here too.
             if not colon or not _TOKEN.fullmatch(name):
                 raise HttpError(400, "malformed field name")
-            key = _cgi_name(name)
+            key = cgi_name(name)
             if len(name) <= CACHED_LINE_BYTES:
                 _remember(self._names, name, key)
         elif not colon:
             raise HttpError(400, "malformed field")
         text = value[:-1]
-        if text.translate(_VALUE) != text or not value.endswith(b"\r"):
+        if text.translate(FIELD_VALUE) != text or not value.endswith(b"\r"):
             raise HttpError(400, "control character in a field value")
         # RFC 9110 section 5.5: exactly SP and HTAB; str.strip() would take more.
         result = (key, text.strip(b" \t").decode("latin-1"))
@@ -366,7 +350,7 @@ def is_field(line: bytes) -> bool:
     return bool(colon and _TOKEN.fullmatch(name)) and not value.translate(None, _VALUE_BYTES)
 
 
-def _cgi_name(name: bytes) -> str:
+def cgi_name(name: bytes) -> str:
     """RFC 3875 section 4.1.18; "" for what must not reach the application under that name."""
     if b"_" in name:
         return ""  # it would shadow the name with "-": CVE-2015-0219

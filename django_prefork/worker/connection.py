@@ -15,7 +15,7 @@ from django_prefork.http.environ import TrustedProxies, complete, give_body
 from django_prefork.http.errors import HttpError
 from django_prefork.http.head import error_response
 from django_prefork.http.parser import Limits, RequestHead, RequestParser, lines_of
-from django_prefork.http.repeats import Repeats
+from django_prefork.http.repeats import Repeats, again
 from django_prefork.http.response import ClientGone
 from django_prefork.worker.cork import UNCORKED
 from django_prefork.worker.handoff import TRAVELLING, Queues
@@ -244,11 +244,13 @@ class Connection(Outlet):
                 # The usual case: a whole head, and small enough that no line of it can be too long.
                 parser = self.worker.parser
                 if self._partial is None and len(data) <= parser.small:
-                    request: RequestHead | None = None
-                    if self._repeats is not None:
-                        request = self._again(data, self._repeats, parser)
-                    elif lines := lines_of(data):
+                    repeats, request = self._repeats, None
+                    if repeats is not None and repeats.shape is not None:
+                        request = again(data, repeats, parser)
+                    if request is None and (lines := lines_of(data)):
                         request = parser.judge(lines, self.template.copy())
+                        if repeats is not None:
+                            self._learn(repeats, lines, request)
                     if request is not None:
                         if self._loop.reads_ahead and self._interest and not request.length and not request.chunked:
                             self._stand_in_line(request, data)
@@ -265,22 +267,10 @@ class Connection(Outlet):
         except HttpError as error:
             self._refuse(error)
 
-    def _again(self, data: bytes, repeats: Repeats, parser: RequestParser) -> RequestHead | None:
-        """A whole head that may have the fields of the one before; None: it is not a whole one."""
-        if data.endswith(repeats.tail) and repeats.fields is not None:
-            request = parser.again(data[: -len(repeats.tail)], repeats.fields)
-            if request is not None:
-                return request
-        lines = lines_of(data)
-        if lines is None:
-            return None
-        same = repeats.same(data, lines[0])
-        request = parser.judge(lines, self.template.copy())
-        if same:
-            repeats.keep(request)
-        elif not repeats.tries:
+    def _learn(self, repeats: Repeats, lines: list[bytes], request: RequestHead) -> None:
+        repeats.learn(lines, request, len(self.template))
+        if not repeats.tries:
             self._repeats = None
-        return request
 
     def _take_head(self, data: bytes) -> None:
         if self._partial is None:

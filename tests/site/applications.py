@@ -181,7 +181,15 @@ def __getattr__(name: str) -> Any:
 def remembered(environ: Environ, start_response: StartResponse) -> list[bytes]:
     """How many connections remember a head with the query in its fields."""
     what = environ["QUERY_STRING"].encode()
-    count = sum(what in one.tail for one in gc.get_objects() if type(one) is Repeats)
+
+    def holds(one: Repeats) -> bool:
+        found = list(one._before or ())
+        if one.shape is not None:
+            found += [one.shape.ends, *(stretch for stretch, *_ in one.shape.steps)]
+            found += [str(value).encode() for value in one.shape.fields.values()]
+        return any(what in each for each in found)
+
+    count = sum(holds(one) for one in gc.get_objects() if type(one) is Repeats)
     answer = b"%d" % count
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
     return [answer]

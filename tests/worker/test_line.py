@@ -37,16 +37,14 @@ class Reader(Host):
         self.waited: dict[str, float] = {}
         self.clients: list[socket.socket] = []
         self.connections: list[Connection] = []
-        for name in ("judge", "again"):
-            setattr(self.parser, name, self._noted(getattr(self.parser, name)))
+        judge = self.parser.judge
 
-    def _noted(self, read: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*arguments: Any) -> Any:
-            request = read(*arguments)
+            request = judge(*arguments)
             self.told.append(f"<{request.target[1:]}")
             return request
 
-        return noted
+        self.parser.judge = noted  # type: ignore[method-assign]
 
     def connect(self, count: int) -> None:
         for _ in range(count):
@@ -54,6 +52,7 @@ class Reader(Host):
             client.settimeout(PATIENCE)
             self.clients.append(client)
             self.connections.append(self.welcome(ours))
+            self.connections[-1]._repeats = None  # what it sends is judged each time
 
     def serve(self, client: Connection, request: Any) -> bool:
         number = request.target[1:]
