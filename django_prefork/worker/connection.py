@@ -184,11 +184,15 @@ class Connection(Outlet):
     # -- what the loop says --------------------------------------------------------------------------------------------
 
     def ready(self, mask: int) -> None:
-        if self.state is _SENDING:
+        state = self.state
+        if state is _IDLE:  # mostly
+            if not self._rest:  # else: a request that is here already comes first
+                self.receive()
+        elif state is _SENDING:
             self._flush()
-        elif mask & WRITE and self.state is _BODY:
+        elif mask & WRITE and state is _BODY:
             self._invite()
-        elif not self._rest:  # else: a request that is here already comes first
+        elif not self._rest:
             self.receive()
 
     def receive(self, new: bool = False) -> bool:
@@ -337,16 +341,16 @@ class Connection(Outlet):
     def _stand_in_line(self, request: RequestHead, data: bytes) -> None:
         """The request is here as a whole: `data`, which goes along where a sibling is to have it."""
         complete(request, self.peer, self._trusted, self._waited)
-        self._head = request
-        self._rest = data
+        self._head, self._rest = request, data
         self._rest_since = self._loop.now - self._waited
         self._loop.line.append(self)
 
     def turn(self) -> None:
-        """It has stood in line; a sibling may have it by now."""
-        request, self._rest = self._head, b""
+        """It has stood in line."""
+        request = self._head
         if request is None:
-            return
+            return  # a sibling has it by now, or its client has gone
+        self._rest = b""
         waited = self._loop.now - self._rest_since
         if waited > AWAY:
             self._waited = waited
@@ -371,10 +375,10 @@ class Connection(Outlet):
             self._body.spool.close()
             self._body = None
         self._head = None
-        self._expects_more = request.keep_alive
         if self._sending is None and keep_alive and self.state is not _CLOSED:
             self._rest_or_wait()
         else:
+            self._expects_more = request.keep_alive
             self._answered(keep_alive)
 
     def _invite(self) -> None:

@@ -211,15 +211,16 @@ class Loop:
         line, read = self.line, now
         self.reads_ahead = len(events) > 1 and self._pace <= SHORT
         for fd, mask in events:
-            if not line:
-                read = self.now
-            # Who comes in over a shared descriptor is served at once, and those in line were here before. Nor are they
-            # to wait where something took its time that was not reading: a body, say, or an answer that was sent on.
-            elif len(line) >= TOGETHER or self.now > read or fd in self._shared:
+            # Who comes in over a shared descriptor is served at once, and those in line were here before.
+            if line and (len(line) == TOGETHER or fd in self._shared):
                 look = self._serve_line(events, look)
+            # Something took its time that was not reading: what was served, or a body, or an answer that was sent on.
+            if self.now > read:
+                if line:
+                    look = self._serve_line(events, look)
                 read = self.now
-            if self.now > look:
-                look = self._look(events, fd)
+                if read > look:
+                    look = self._look(events, fd)
             who = watched.get(fd)
             if who is not None:  # else: closed by an earlier event of this turn
                 try:
