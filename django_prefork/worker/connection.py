@@ -142,7 +142,8 @@ class Connection(Outlet):
         if since:
             self._waited = max(0.0, time.monotonic() - since)
         if not data:
-            self.receive(new=True)
+            if not self.receive(new=True):
+                self._waited = 0.0  # it was something else that did
         elif self._is_there():
             self._take(data)
         self.wait()

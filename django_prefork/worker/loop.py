@@ -210,17 +210,17 @@ class Loop:
         look = min(self._enough, cork.begin(now, events, self._pace))
         line, read = self.line, now
         self.reads_ahead = len(events) > 1 and self._pace <= SHORT
-        for fd, mask in events:
+        for at, (fd, mask) in enumerate(events):
             # Who comes in over a shared descriptor is served at once, and those in line were here before.
-            if line and (len(line) == TOGETHER or fd in self._shared):
-                look = self._serve_line(events, look)
+            if line and (len(line) >= TOGETHER or fd in self._shared):
+                look = self._serve_line(events, at, look)
             # Something took its time that was not reading: what was served, or a body, or an answer that was sent on.
             if self.now > read:
                 if line:
-                    look = self._serve_line(events, look)
+                    look = self._serve_line(events, at, look)
                 read = self.now
                 if read > look:
-                    look = self._look(events, fd)
+                    look = self._look(events, at)
             who = watched.get(fd)
             if who is not None:  # else: closed by an earlier event of this turn
                 try:
@@ -228,7 +228,7 @@ class Loop:
                 except Exception:
                     self._broken(who)
         if line:
-            self._serve_line(events, look)
+            self._serve_line(events, len(events), look)
         self.reads_ahead = False
         if events:
             self._pace = (self.now - now) / len(events)
@@ -246,13 +246,13 @@ class Loop:
                     self.expect(late)
         return len(events)
 
-    def _serve_line(self, events: list[tuple[int, int]], look: float) -> float:
-        """Serve all that stand in it, in a turn that has `events` and looks up at `look`; when to look again."""
+    def _serve_line(self, events: list[tuple[int, int]], at: int, look: float) -> float:
+        """Serve all that stand in it, in a turn that has come to `at` of its `events`; returns when to look again."""
         line = self.line
         while line:
-            who = line.popleft()
             if self.now > look:
-                look = self._look(events, who.fd)
+                look = self._look(events, at)
+            who = line.popleft()
             try:
                 who.turn()
             except Exception:
@@ -271,12 +271,11 @@ class Loop:
             first -= 1
         return events[first:] + events[:first]
 
-    def _look(self, events: list[tuple[int, int]], fd: int) -> float:
-        """The turn takes long, and `fd` is next; when to look again."""
+    def _look(self, events: list[tuple[int, int]], at: int) -> float:
+        """The turn takes long: it has those in line still to serve, and `events` from `at` on; when to look again."""
         due = self.cork.look(self.now)
         if self.surplus is not None and self.now > self._enough:
-            left = [each for each, _ in reversed(events)]
-            self.surplus(left[: left.index(fd) + 1])
+            self.surplus([fd for fd, _ in reversed(events[at:])] + [who.fd for who in reversed(self.line)])
             self._enough = self.now + SURPLUS
         return min(self._enough, due)
 

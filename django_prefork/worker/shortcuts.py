@@ -9,9 +9,9 @@ loop that runs, somebody else who holds the storage, a tracing library that has 
 taken.
 
 A setting, of which a small view with the default middleware reads 30, is read as any object's attributes are: Django
-has a method in Python for that, which takes 0.24 us instead of 0.03. All that it does besides is to pass by the
-wrapper's own special methods where somebody asks for one by its name (`settings.__len__`, and not `len()`, which is the
-same).
+has a method in Python for that, which takes 0.24 us instead of 0.03. What that does besides is done without: it hides
+the wrapper's own special methods from who asks for one by its name (`hasattr(settings, "__len__")`, and not `len()`,
+which is the same), and on its way it evaluates a setting that is a lazy object itself.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import resource
+import select
 import signal
 import time
 from collections import deque
@@ -329,6 +330,9 @@ class Worker:
 
     def _signal(self, number: int) -> None:
         if number == LEAVE_SIGNAL:
+            # If the Supervisor has died, the Arbiter may have seen that first: then there is nobody to give clients to.
+            if not self._life_ended and _has_ended(self._life):
+                self.life_ended()
             self.leave("told to")
         elif number in (signal.SIGTERM, signal.SIGQUIT):
             self._term_at = time.monotonic() + TERM_DELAY
@@ -473,6 +477,13 @@ class Worker:
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.row.connections(len(self.connections))
+
+
+def _has_ended(life: int) -> bool:
+    """Whether the generation's pipe was closed."""
+    poll = select.poll()
+    poll.register(life, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class _Life:

@@ -65,6 +65,21 @@ def test_the_port_is_free_at_once_although_all_workers_are_busy() -> None:
     assert served
 
 
+def test_a_worker_that_is_told_to_leave_since_the_supervisor_died_gives_its_clients_to_nobody() -> None:
+    """It hears of it from the Arbiter, at a request, before it could see so by itself; its siblings leave, too."""
+    with serve("--workers", "1", errors="the supervisor is gone").ready() as server, server.connect() as kept:
+        send(kept, "/")
+        assert read_answer(kept)[0] == 200
+        asked = server.ask("/sleep?s=1&id=last")
+        server.wait_for("sleeping")
+        server.kill(signal.SIGKILL)
+        server.wait_for("the supervisor is gone: stopping")
+        send(kept, "/")
+        assert json.loads(read_answer(asked)[2])["id"] == "last"
+        assert read_answer(kept)[0] == 200
+        server.wait_for("leaves: the supervisor is gone")
+
+
 def test_workers_serve_on_while_both_masters_stand_still() -> None:
     with serve("--workers", "2").ready() as server:
         workers = server.full_strength(2)

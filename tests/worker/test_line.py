@@ -269,6 +269,76 @@ def test_a_turn_that_takes_long_leaves_the_last_ones_in_line_to_siblings_that_re
     assert given(queues) == [REQUEST % number for number in (7, 6, 5, 4)]
 
 
+def test_who_was_served_meanwhile_is_not_given_away(
+    reader: Reader, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sibling would wait for a request that there is not, and take its time for the next one's."""
+    reader.loop.surplus = sharing_of(reader, queues, monkeypatch).share
+    reader.clients[1].sendall(b"POST /body HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n")
+    reader.loop.wait(PATIENCE)
+    reader.turn(9)
+    reader.seconds = SURPLUS * 1.1
+    reader.send(2)
+    reader.clients[1].sendall(b"body")
+    assert reader.turn(3, 4) == "<2 >body"
+    assert given(queues) == [b"", b"", REQUEST % 2]
+    reader.answered(1)
+
+
+def test_who_comes_to_stand_in_line_without_the_loop_knowing_is_served(reader: Reader) -> None:
+    """A worker that is told to stop, or has no descriptor left, looks at all connections in the middle of a turn."""
+
+    class Stop:
+        def ready(self, mask: int) -> None:
+            a.recv(1)
+            reader.send(7, 8)  # after the loop has asked who is ready
+            for connection in reader.connections[7:9]:
+                assert connection.receive()
+
+        def broken(self) -> None:
+            pytest.fail("it is sound")
+
+    given_away: list[list[int]] = []
+    reader.loop.surplus = given_away.append
+    reader.seconds = SURPLUS * 1.1
+    a, b = socket.socketpair()
+    with a, b:
+        reader.loop.watch(a.fileno(), Stop(), READ)
+        reader.send(0)
+        b.send(b"x")
+        reader.told.clear()
+        assert reader.loop.wait(PATIENCE)
+        assert reader.told == ["<0", "<7", "<8", ">0", ">7", ">8"]
+        descriptors = [connection.sock.fileno() for connection in reader.connections]
+        assert given_away == [[descriptors[8], descriptors[7]], [descriptors[8]]]
+        reader.loop.forget(a.fileno())
+    reader.answered(0, 7, 8)
+
+
+def test_a_sibling_hears_how_long_who_stands_in_line_has_waited(
+    reader: Reader, queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = sharing_of(reader, queues, monkeypatch)
+    reader.connections[1]._waited = 2.0
+    reader.during = lambda client, number: shares.help_out()
+    came = reader.time.now
+    assert reader.turn(0, 1) == "<0 <1 >0"
+    handed = queues.ready.take()
+    assert handed is not None and handed.since == came - 2.0
+    handed.sock.close()
+
+
+def test_who_comes_from_a_sibling_without_a_request_has_not_waited(reader: Reader) -> None:
+    ours, client = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(reader, ours, ("127.0.0.1", "1"), "127.0.0.1:80", reader.connections[0].template)
+    connection.adopt(b"", reader.time.now - 3.0)
+    reader.clients.append(client)
+    reader.connections.append(connection)
+    reader.turn(len(reader.clients) - 1)
+    assert reader.waited[str(len(reader.clients) - 1)] == 0.0
+
+
 def test_who_stands_in_line_though_it_was_to_be_given_away_is_served_here(
     reader: Reader, queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -297,6 +297,7 @@ def test_heads_that_only_look_alike_are_read_as_what_they_are(fields: bytes) -> 
         (b"Host: h\r\nX-One: 1\r\nX-One: 2\r\n", b"Host: h\r\nX-One: 1\r\nX-One: 3\r\n"),
         (b"Host: h\r\nX_One: 1\r\n", b"Host: h\r\nX_One: 2\r\n"),
         (b"Host: h\r\nContent-Length: 0\r\n", b"Host: h\r\nContent-Length: 00\r\n"),
+        (b"Host: h\r\nExpect: 100-continue\r\n", b"Host: h\r\nExpect: 100-Continue\r\n"),
         (
             b"Host: h\r\n" + b"".join(b"X-%d: 1\r\n" % number for number in range(MOST_VARIED + 1)),
             b"Host: h\r\n" + b"".join(b"X-%d: 2\r\n" % number for number in range(MOST_VARIED + 1)),

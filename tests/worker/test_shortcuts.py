@@ -427,6 +427,8 @@ def test_settings_are_what_they_wrap_to_who_uses_them_as_that() -> None:
     assert lazy.DEBUG is True and "DEBUG" in dir(lazy)
     lazy._wrapped = object()
     assert not hasattr(lazy, "DEBUG")
+    # The one difference that there is.
+    assert hasattr(lazy, "__len__") is ("__getattribute__" in vars(LazySettings))
     with pytest.raises(TypeError):
         len(lazy)
 
