@@ -17,7 +17,7 @@ from benchmarks.load import LoadError
 from benchmarks.measure import Round, Row, Shape, measure
 from benchmarks.processes import StartError
 from benchmarks.report import FLOOR, Comparison
-from benchmarks.servers import OURS_LOGGING, SERVERS, Server
+from benchmarks.servers import OURS, OURS_LOGGING, SERVERS, Server
 
 
 def main() -> None:
@@ -52,7 +52,8 @@ def install(names: Sequence[str], *, access_log: bool = False) -> tuple[list[Ser
     """The named servers that are there, and the versions of their distributions and of Django."""
     wanted = [server for server in SERVERS if server.name in names]
     if access_log:
-        wanted.append(OURS_LOGGING)
+        ours = next((place for place, server in enumerate(wanted, 1) if server.name == OURS), 0)
+        wanted.insert(ours, OURS_LOGGING)  # beside what it is to be compared with
     requirements = [requirement for server in wanted for requirement in server.requirements]
     versions = environment.prepare(requirements, {server.distribution: server.hint for server in wanted})
     servers = [server for server in wanted if server.distribution in versions]
@@ -71,7 +72,10 @@ def compare(
     rounds: int,
     folder: Path,
 ) -> Comparison:
-    """Each server is checked first; then they take turns, each round from a fresh start. Raises `LoadError`."""
+    """Each server is checked first; then they take turns, each round from a fresh start. Raises `LoadError`.
+
+    Every other round goes the other way round, so that a machine that slows down meanwhile favours nobody.
+    """
     comparison = Comparison(application, shape)
     say(f"-- {comparison.title}")
     bottom = Row(FLOOR, "")
@@ -87,7 +91,7 @@ def compare(
     comparison.rows = [bottom, *(row for _, row in runners)]
     for number in range(1, rounds + 1):
         bottom.rounds.append(Round(floor.measure(application, shape.headers, shape.seconds, folder)))
-        for server, row in runners:
+        for server, row in runners if number % 2 else reversed(runners):
             try:
                 row.rounds.append(measure(server, application, shape, folder))
             except StartError as error:
