@@ -14,7 +14,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.conf import settings
@@ -23,10 +23,9 @@ from django.http import HttpRequest
 from django.utils.log import AdminEmailHandler
 from django.utils.termcolors import colorize
 
-from django_prefork.access_format import Answer, Line, escape, line_maker, record_fields
+from django_prefork.access_format import Asked, Line, escape, line_maker, record_fields
 from django_prefork.config import DEBUG_DEFAULT, Config, ConfigError
-from django_prefork.layout import SLOTS
-from django_prefork.unwritten import Lines, Unwritten
+from django_prefork.unwritten import Unwritten
 
 __all__ = ["AccessLog", "LineFormatter", "StderrHandler", "access", "escape", "logger", "setup"]
 
@@ -34,7 +33,7 @@ logger = logging.getLogger("django_prefork")
 access = logging.getLogger("django_prefork.access")
 
 
-def _put(fd: int, data: bytes, patience: int | None) -> str:
+def _write_whole(fd: int, data: bytes, patience: int | None) -> str:
     """Write a whole record with one write(2). Returns why it was dropped, or an empty text.
 
     A full pipe whose reader sleeps would hold the process for good, and O_NONBLOCK is no way out: it belongs to the
@@ -102,7 +101,7 @@ class StderrHandler(logging.Handler):
                 pass
         else:
             data = text.encode("utf-8", "backslashreplace")
-            self._stuck = bool(_put(fd, data, 0 if self._stuck else _PATIENCE))
+            self._stuck = bool(_write_whole(fd, data, 0 if self._stuck else _PATIENCE))
 
 
 # What goes well with workers and generations, and comes with each file that is saved.
@@ -225,10 +224,9 @@ def _colored(line: Line) -> Line:
     by_hundreds += [style.HTTP_BAD_REQUEST, style.HTTP_SERVER_ERROR]
     special = {304: style.HTTP_NOT_MODIFIED, 404: style.HTTP_NOT_FOUND}
 
-    def colored(*values: Any) -> str:
-        status = Answer(*values).status
+    def colored(request: Asked, status: int, *rest: Any) -> bytes:
         paint = special.get(status) or by_hundreds[min(status // 100, 5)]
-        return str(paint(line(*values)))
+        return f"{paint(line(request, status, *rest).decode()[:-1])}\n".encode()
 
     return colored
 
@@ -262,9 +260,11 @@ class AccessLog:
             self._fd = self._open()
         # A file never makes anybody wait, so that asking first would be for nothing.
         self._is_file = self._fd >= 0 and stat.S_ISREG(os.fstat(self._fd).st_mode)
-        # No more than a pipe takes whole, never mixed with the lines of others.
-        self._unwritten = Unwritten(SLOTS, _TOGETHER if self._is_file else select.PIPE_BUF)
-        self._lines: Lines | None = None  # what this worker has not written yet
+        # Of each slot, and what this worker has not written itself yet.
+        self._unwritten: dict[int, Unwritten] = {}
+        self._own: Unwritten | None = None
+        # Where a line goes at first; ValueError if there is no room for it.
+        self._put: Callable[[bytes], object] = self._write if self._to_file else _nowhere
         self._write_at = 0.0
 
     @classmethod
@@ -296,51 +296,43 @@ class AccessLog:
                 f" ({error.strerror}): choose a folder that exists and may be written to, or - for standard output."
             ) from None
 
-    def log(
-        self,
-        method: str,
-        target: str,
-        protocol: str,
-        status: int,
-        length: int,
-        duration: float,
-        peer: str,
-        environ: Mapping[str, Any],
-        slot: int,
-        generation: int,
-    ) -> None:
+    def log(self, request: Asked, status: int, length: int, duration: float, slot: int, generation: int) -> None:
         """Log an answer; never raises.
 
-        `length` is the body's bytes that were sent, `duration` seconds; `environ` is empty for what never became a
-        request. Whatever the client said may be passed as it came.
+        `length` is the body's bytes that were sent, `duration` seconds. Whatever the client said may be passed as it
+        came.
         """
         now = time.time()
-        line = self._line(method, target, protocol, status, length, duration, peer, environ, slot, generation, now)
-        if self._to_file:
-            data = (line + "\n").encode("utf-8", "backslashreplace")
-            lines = self._lines
-            if lines is None:
-                self._write(data)
-            else:
-                # No lock: the guard flushes only while the application runs, and this is between two requests.
-                if not lines.add(data):
-                    self._write_all(lines)
-                    if not lines.add(data):
-                        self._write(data)
+        line = self._line(request, status, length, duration, slot, generation, now)
+        try:
+            # No lock: the guard flushes only while the application runs, and this is between two requests.
+            self._put(line)
+        except ValueError:
+            self.flush()
+            try:
+                self._put(line)
+            except ValueError:
+                self._write(line)
         if self.to_logger:
-            answer = Answer(method, target, protocol, status, length, duration, peer, environ, slot, generation, now)
-            self._pass_on(line, answer)
+            self._pass_on(line, record_fields(request, status, length, duration, slot, generation, now))
 
     # -- lines that are written together -------------------------------------------------------------------------------
+
+    def prepare(self, slot: int) -> None:
+        """By the Arbiter, which is about to fork a worker in `slot`. Raises OSError where there is no memory."""
+        if self._to_file and self._gathers and slot not in self._unwritten:
+            # To a pipe no more than it takes whole, never mixed with the lines of others.
+            self._unwritten[slot] = Unwritten(_TOGETHER if self._is_file else select.PIPE_BUF)
 
     def gather(self, slot: int) -> bool:
         """By the worker in `slot`: from now on lines wait for `flush`. Any thread may call it, but not beside `log`.
 
         False: none ever will, since each is to be written at once, or the project's handlers alone get them.
         """
-        if self._to_file and self._gathers:
-            self._lines = self._unwritten.of(slot)
-        return self._lines is not None
+        own = self._own = self._unwritten.get(slot)
+        if own is not None:
+            self._put = own.add
+        return own is not None
 
     def hold(self, now: float, served: int) -> bool:
         """Between two turns of the loop, of which one `served` so many: write what waits, or wait for more.
@@ -348,41 +340,41 @@ class AccessLog:
         True: for more. The next turn must come at once, and be followed by a call, whether it had anything to serve or
         not. `now` is monotonic seconds.
         """
-        lines = self._lines
-        if lines is None or not lines.size:
+        own = self._own
+        if own is None or not own.size():
             return False
         if served >= _MANY and now < self._write_at:
             return True
-        self._write_all(lines)
+        self.flush()
         self._write_at = now + _GATHER
         return False
 
     def flush(self) -> None:
         """Write what waits."""
-        lines = self._lines
-        if lines is not None and lines.size:
-            self._write_all(lines)
+        own = self._own
+        if own is not None and own.size():
+            self._write(own.text())
+            # Only now: who dies in between leaves lines that are written twice, and not lines that never are.
+            own.clear()
 
     def rescue(self, slot: int) -> None:
         """By the Arbiter: write what the worker in `slot` had not when it died."""
-        self._write_all(self._unwritten.of(slot))
-
-    def _write_all(self, lines: Lines) -> None:
-        if lines.size:
-            self._write(lines.text())
-            # Only now: who dies in between leaves lines that are written twice, and not lines that never are.
-            lines.clear()
+        unwritten = self._unwritten.get(slot)
+        if unwritten is not None and (lines := unwritten.left()):
+            self._write(lines)
+            # Not replaced by new memory: siblings hold on to this for as long as they live.
+            unwritten.wipe()
 
     def _write(self, data: bytes) -> None:
-        if problem := _put(self._fd, data, None if self._is_file else 0 if self._stuck else _PATIENCE):
+        if problem := _write_whole(self._fd, data, None if self._is_file else 0 if self._stuck else _PATIENCE):
             count = data.count(b"\n")
             self._complain("line dropped" if count == 1 else f"{count} lines dropped", problem)
         self._stuck = bool(problem)
 
-    def _pass_on(self, line: str, answer: Answer) -> None:
+    def _pass_on(self, line: bytes, fields: dict[str, Any]) -> None:
         """To the project's handlers: some 10 µs more than a file costs, for a LogRecord and what handlers do."""
         try:
-            access.info(line, extra=record_fields(answer))
+            access.info(line[:-1].decode(), extra=fields)
         except Exception as error:  # a handler of the project's
             self._complain("handler failed", repr(error))
 
@@ -415,6 +407,10 @@ class AccessLog:
         if now >= self._quiet_until:
             self._quiet_until = now + 60
             logger.warning("access log: %s: %s", what, why)
+
+
+def _nowhere(line: bytes) -> None:
+    """Only the project's handlers get it."""
 
 
 def _is_configured(of: logging.Logger) -> bool:

@@ -8,52 +8,36 @@ from __future__ import annotations
 
 import mmap
 
-_WORD = 8
-
 
 class Unwritten:
-    """Of all workers of one Arbiter, which makes it before it forks them: `room` bytes for each of `slots`."""
+    """Of one worker, in `room` bytes. Its user sees to it that nobody else is at it. Made before the fork.
 
-    def __init__(self, slots: int, room: int) -> None:
-        self._each = _WORD + (room + _WORD - 1) // _WORD * _WORD
-        self._room = room
-        # Pages that nobody writes to cost no memory.
-        self._raw = mmap.mmap(-1, slots * self._each)
+    Behind the last line there are zeros, which no line has in it: that is how somebody else finds its end.
+    """
 
-    def of(self, slot: int) -> Lines:
-        return Lines(self._raw, slot * self._each, self._room)
-
-
-class Lines:
-    """Of one worker: `size` bytes now. Its user sees to it that nobody else is at it."""
-
-    __slots__ = ("_end", "_raw", "_size", "_start", "_stop")
-
-    def __init__(self, raw: mmap.mmap, at: int, room: int) -> None:
-        self._raw = raw
-        self._size = memoryview(raw)[at : at + _WORD].cast("Q")
-        self._start = at + _WORD
-        self._stop = self._start + room
-        self._end = self._start + self._size[0]  # kept here, too: no need to read it, nor to make views of the memory
-
-    @property
-    def size(self) -> int:
-        return self._end - self._start
-
-    def add(self, line: bytes) -> bool:
-        """False: there is no room left."""
-        start = self._end
-        end = start + len(line)
-        if end > self._stop:
-            return False
-        self._raw[start:end] = line
-        self._size[0] = end - self._start  # last: a worker that dies before has added nothing
-        self._end = end
-        return True
+    def __init__(self, room: int) -> None:
+        """Raises OSError where there is no memory."""
+        self._memory = memory = mmap.mmap(-1, room)
+        #: Put a whole line behind the others; raises ValueError if there is no room left.
+        self.add = memory.write
+        #: How many bytes there are: of the worker's own.
+        self.size = memory.tell
 
     def text(self) -> bytes:
-        return self._raw[self._start : self._end]
+        """What this worker has put there."""
+        return self._memory[: self.size()]
 
     def clear(self) -> None:
-        self._size[0] = 0
-        self._end = self._start
+        """By this worker."""
+        size = self.size()
+        self._memory[:size] = bytes(size)
+        self._memory.seek(0)
+
+    def wipe(self) -> None:
+        """For the next worker."""
+        self._memory[:] = bytes(len(self._memory))
+
+    def left(self) -> bytes:
+        """What a worker that is dead has put there, without a line that it was only about to."""
+        lines, _, _ = self._memory[:].partition(b"\0")
+        return lines[: lines.rfind(b"\n") + 1]

@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from django_prefork import access_format, log
 from django_prefork.access_format import FIELDS, record_fields
@@ -46,15 +49,19 @@ ENVIRON = {
     "HTTP_X_REQUEST_ID": "abc-1",
     "prefork.queue_time": 0.25,
 }
+
+
+def asked(target: str = "/notices/17?page=2", **changes: Any) -> Any:
+    """A request, as the log sees it; `environ` is what is in it besides the client's address."""
+    environ = {"REMOTE_ADDR": changes.pop("peer", "192.0.2.7"), **changes.pop("environ", ENVIRON)}
+    return SimpleNamespace(**{"method": "GET", "target": target, "http11": True, "fields": environ, **changes})
+
+
 ANSWER: dict[str, Any] = {
-    "method": "GET",
-    "target": "/notices/17?page=2",
-    "protocol": "HTTP/1.1",
+    "request": asked(),
     "status": 200,
     "length": 5123,
     "duration": 0.0125,
-    "peer": "192.0.2.7",
-    "environ": ENVIRON,
     "slot": 3,
     "generation": 2,
 }
@@ -74,7 +81,8 @@ def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
         path.unlink(missing_ok=True)
         access_log = AccessLog.from_config(Config.of(access_log=path, access_log_format=form))
         assert access_log
-        access_log.log(**{**ANSWER, **changes})
+        answer = {name: changes.pop(name) for name in ANSWER.keys() & changes.keys()}
+        access_log.log(**{**ANSWER, "request": asked(**changes), **answer})
         access_log.close()
         return path.read_bytes().decode()
 
@@ -97,8 +105,8 @@ COMMON = '192.0.2.7 - - [09/Sep/2001:03:46:40 +0200] "GET /notices/17?page=2 HTT
         ("combined", {"environ": {"HTTP_REFERER": ""}}, f'{COMMON} "-" "-"'),
         (
             "combined",
-            {"method": "", "target": "", "protocol": "", "peer": "", "environ": {}, "status": 400, "length": 0},
-            '- - - [09/Sep/2001:03:46:40 +0200] "- - -" 400 0 "-" "-"',
+            {"method": "", "target": "", "http11": False, "peer": "", "environ": {}, "status": 400, "length": 0},
+            '- - - [09/Sep/2001:03:46:40 +0200] "- - HTTP/1.0" 400 0 "-" "-"',
         ),
         ("{path} {query} {target}", {}, "/notices/17 page=2 /notices/17?page=2"),
         ("{path} {query}", {"target": "/x"}, "/x -"),
@@ -149,12 +157,45 @@ EVIL = "".join(map(chr, range(0x100)))
 @pytest.mark.parametrize("form", ["common", "combined", "json", *(f"{{{field}}}" for field in FIELDS)])
 def test_no_control_character_of_a_client_reaches_the_log(answered: Callable[..., str], form: str) -> None:
     environ = dict.fromkeys(ENVIRON, EVIL)
-    line = answered(form, method=EVIL, target=EVIL, protocol=EVIL, peer=EVIL, environ=environ)
+    line = answered(form, method=EVIL, target=EVIL, peer=EVIL, environ=environ)
     assert line.endswith("\n")
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", line[:-1])
     if form == "json":
         assert json.loads(line)["user_agent"] == EVIL
         assert json.loads(line)["path"] == EVIL
+
+
+@pytest.mark.parametrize("field", ["method", "target", "peer", "referer", "user_agent", "host", "request_id"])
+def test_each_that_is_not_to_be_there_is_seen_for_itself(field: str) -> None:
+    line = access_format.line_maker(f'"{{{field}}}"')
+    for character in EVIL:
+        text = f"a{character}b"
+        values = {"method": text, "peer": text, "environ": dict.fromkeys(ENVIRON, text)}
+        said = line(asked(text, **values), 200, 5123, 0.0125, 3, 2, 1_000_000_000.25)
+        assert said == f'"{access_format.escape(text)}"\n'.encode()
+
+
+# Not `st.text`, which makes no surrogates, whatever its alphabet.
+TEXTS = st.lists(st.characters() | st.sampled_from('"\\\n\x7f\x85é\ud800 ab'), max_size=8).map("".join)
+#: In a template: what is text by itself, and what stands for a field.
+PIECES = st.lists(TEXTS.map(lambda text: text.replace("{", "{{").replace("}", "}}")) | st.sampled_from(list(FIELDS)))
+
+
+@given(pieces=PIECES, texts=st.lists(TEXTS, min_size=7, max_size=7))
+@settings(max_examples=300, deadline=None)
+def test_whatever_is_in_it_a_line_is_as_if_each_field_were_looked_at_for_itself(
+    pieces: list[str], texts: list[str]
+) -> None:
+    method, target, peer, *values = texts
+    environ = dict(zip(("HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_HOST", "HTTP_X_REQUEST_ID"), values, strict=True))
+    request = asked(target, method=method, peer=peer, environ=environ)
+    template = "".join(f"{{{piece}}}" if piece in FIELDS else piece for piece in pieces)
+    answer = (request, 200, 5123, 0.0125, 3, 2, 1_000_000_000.25)
+    shown = record_fields(*answer)
+    shown |= {"status": 200, "duration": "0.012500", "duration_ms": "12.500", "queue_time": "0.000000"}
+    shown |= {"queue_time_ms": "0.000", "time": access_format._second.at(1_000_000_000.25)}
+    line = access_format.line_maker("{status}" + template)(*answer)
+    assert line == ("{status}" + template + "\n").format(**shown).encode("utf-8", "backslashreplace")
 
 
 def test_the_time_moves_on(answered: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +222,7 @@ def test_each_record_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def gathering(tmp_path: Path) -> Iterator[AccessLog]:
     access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a", access_log_format="{target}"))
     assert access_log
+    access_log.prepare(3)
     assert access_log.gather(3)
     yield access_log
     access_log.close()
@@ -190,7 +232,7 @@ def test_lines_wait_for_each_other_and_are_written_together(
     gathering: AccessLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
-        gathering.log(**{**ANSWER, "target": f"/{number}"})
+        gathering.log(**{**ANSWER, "request": asked(f"/{number}")})
     assert (tmp_path / "a").read_text() == ""
     writes = []
     monkeypatch.setattr(log.os, "write", lambda fd, data: writes.append(data) or len(data))
@@ -204,7 +246,7 @@ TARGETS = ["/" + "x" * (number * 37 % 900) for number in range(300)]
 
 def test_no_more_of_them_than_a_file_is_written_at_once(gathering: AccessLog, tmp_path: Path, sizes: list[int]) -> None:
     for target in TARGETS:
-        gathering.log(**{**ANSWER, "target": target})
+        gathering.log(**{**ANSWER, "request": asked(target)})
     gathering.flush()
     assert (tmp_path / "a").read_text().splitlines() == TARGETS
     assert max(sizes) <= 32768 and len(sizes) == math.ceil(sum(map(len, TARGETS)) / 32768)
@@ -214,10 +256,12 @@ def test_no_more_of_them_than_a_pipe_takes_whole(tmp_path: Path, sizes: list[int
     os.mkfifo(tmp_path / "a")
     reader = os.open(tmp_path / "a", os.O_RDONLY | os.O_NONBLOCK)
     access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a", access_log_format="{target}"))
-    assert access_log and access_log.gather(3)
+    assert access_log
+    access_log.prepare(3)
+    assert access_log.gather(3)
     text = b""
     for target in TARGETS:
-        access_log.log(**{**ANSWER, "target": target})
+        access_log.log(**{**ANSWER, "request": asked(target)})
         text += read_what_is_there(reader)
     access_log.flush()
     access_log.close()
@@ -251,7 +295,7 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_line_that_is_too_long_to_wait_keeps_its_place(gathering: AccessLog, tmp_path: Path) -> None:
     targets = ["/before", "/" + "x" * 32768, "/behind"]
     for target in targets:
-        gathering.log(**{**ANSWER, "target": target})
+        gathering.log(**{**ANSWER, "request": asked(target)})
     gathering.flush()
     assert (tmp_path / "a").read_text().splitlines() == targets
 
@@ -309,21 +353,23 @@ def test_they_go_to_the_file_they_were_made_for(gathering: AccessLog, tmp_path: 
     assert (tmp_path / "a").read_text() == (tmp_path / "a.1").read_text() == "/notices/17?page=2\n"
 
 
-def test_what_a_dead_worker_has_not_written_is_written_once(tmp_path: Path) -> None:
+def test_what_dead_workers_have_not_written_is_written_once(tmp_path: Path) -> None:
     access_log = AccessLog.from_config(Config.of(access_log=tmp_path / "a", access_log_format="{target}"))
     assert access_log
-    pid = os.fork()
-    if not pid:
-        access_log.gather(7)
-        access_log.log(**{**ANSWER, "target": "/written"})
-        access_log.flush()
-        access_log.log(**{**ANSWER, "target": "/left"})
-        os._exit(0)
-    os.waitpid(pid, 0)
-    for slot in (6, 7, 7, 8):
-        access_log.rescue(slot)
+    for number in (1, 2):
+        access_log.prepare(7)
+        pid = os.fork()
+        if not pid:
+            access_log.gather(7)
+            access_log.log(**{**ANSWER, "request": asked(f"/written/{number}")})
+            access_log.flush()
+            access_log.log(**{**ANSWER, "request": asked(f"/left/{number}")})
+            os._exit(0)
+        os.waitpid(pid, 0)
+        for slot in (6, 7, 7, 8):
+            access_log.rescue(slot)
     access_log.close()
-    assert (tmp_path / "a").read_text() == "/written\n/left\n"
+    assert (tmp_path / "a").read_text() == "/written/1\n/left/1\n/written/2\n/left/2\n"
 
 
 def test_it_is_said_how_many_are_dropped(gathering: AccessLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,14 +387,18 @@ def test_it_is_said_how_many_are_dropped(gathering: AccessLog, monkeypatch: pyte
 def test_where_only_handlers_get_them_none_waits() -> None:
     log.access.addHandler(Kept())
     access_log = AccessLog.from_config(Config.of())
-    assert access_log and not access_log.gather(0)
+    assert access_log
+    access_log.prepare(0)
+    assert not access_log.gather(0)
 
 
 def test_none_waits_where_each_is_to_be_written_at_once(tmp_path: Path) -> None:
     access_log = AccessLog.from_config(
         Config.of(access_log=tmp_path / "a", access_log_format="{target}"), gathers=False
     )
-    assert access_log and not access_log.gather(0)
+    assert access_log
+    access_log.prepare(0)
+    assert not access_log.gather(0)
     access_log.log(**ANSWER)
     assert (tmp_path / "a").read_text() == "/notices/17?page=2\n"
     access_log.close()
@@ -405,11 +455,11 @@ def test_reopen_goes_on_in_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     access_log = AccessLog.from_config(Config.of(access_log=path, access_log_format="{target}"))
     assert access_log
-    access_log.log(**{**ANSWER, "target": "/old"})
+    access_log.log(**{**ANSWER, "request": asked("/old")})
     path.rename(tmp_path / "access.log.1")
     before = len(os.listdir("/dev/fd"))
     access_log.reopen()
-    access_log.log(**{**ANSWER, "target": "/new"})
+    access_log.log(**{**ANSWER, "request": asked("/new")})
     assert len(os.listdir("/dev/fd")) == before
     assert not os.get_inheritable(access_log._fd)
     access_log.close()
@@ -526,7 +576,7 @@ def test_records_go_to_handlers_that_the_project_gave_the_logger(loggers: dict[s
     access_log = AccessLog.from_config(CONFIG)
     assert (access_log is not None) is wanted
     if access_log:
-        access_log.log(**{**ANSWER, "target": '/a"b?\n', "environ": {}})
+        access_log.log(**{**ANSWER, "request": asked('/a"b?\n', environ={})})
         name = "django_prefork.access" if "handlers" in loggers["django_prefork.access"] else "django_prefork"
         ((record,),) = [handler.records for handler in logging.getLogger(name).handlers]
         assert (record.name, record.levelno) == ("django_prefork.access", logging.INFO)
@@ -543,7 +593,12 @@ def test_records_carry_their_fields_and_go_to_the_file_too(tmp_path: Path) -> No
     assert (tmp_path / "a").read_text() == "200\n"
     assert record.getMessage() == "200"
     expected = {
-        **{name: ANSWER[name] for name in ("method", "target", "protocol", "length", "duration", "peer")},
+        "method": "GET",
+        "target": "/notices/17?page=2",
+        "protocol": "HTTP/1.1",
+        "length": 5123,
+        "duration": 0.0125,
+        "peer": "192.0.2.7",
         "path": "/notices/17",
         "query": "page=2",
         "referer": "https://example.org/from",
@@ -557,7 +612,7 @@ def test_records_carry_their_fields_and_go_to_the_file_too(tmp_path: Path) -> No
         "pid": os.getpid(),
     }
     assert {name: record.__dict__[name] for name in expected} == expected
-    assert record_fields(access_format.Answer(**ANSWER, time=0.0)) == expected
+    assert record_fields(**ANSWER, moment=0.0) == expected
 
 
 def test_a_handler_that_raises_does_not_end_the_request() -> None:

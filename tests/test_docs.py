@@ -16,7 +16,7 @@ import pytest
 from django.dispatch import Signal
 
 from django_prefork import from_gunicorn, signals
-from django_prefork.access_format import FIELDS, FORMATS, line_maker
+from django_prefork.access_format import FIELDS, FORMATS, Unread, line_maker
 from django_prefork.config import INTERNAL_PREFIX, OPTIONS, options_table, resolve
 from django_prefork.management.commands.runprefork import Command
 from django_prefork.supervisor import supervisor
@@ -197,8 +197,8 @@ def test_the_fields_of_the_access_log_are_told() -> None:
     assert [row[0].strip("`{}") for row in rows(DOCS / "logging.md", "fields")] == list(FIELDS)
     text = (DOCS / "logging.md").read_text()
     assert all(f"| `{name}` |" in text for name in FORMATS)
-    answer = ("GET", "/", "HTTP/1.1", 200, 0, 0.0, "", {}, 0, 1, 0.0)
-    assert re.findall(r"`(\w+)`", between(DOCS / "logging.md", "json")) == list(json.loads(line_maker("json")(*answer)))
+    line = line_maker("json")(Unread(""), 400, 0, 0.0, 0, 1, 0.0)
+    assert re.findall(r"`(\w+)`", between(DOCS / "logging.md", "json")) == list(json.loads(line))
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------

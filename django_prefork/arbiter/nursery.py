@@ -76,6 +76,8 @@ class Nursery:
             os.set_blocking(read, False)
             dump = anonymous_file("prefork-stacks")
             opened.append(dump)
+            if self._access_log is not None:
+                self._access_log.prepare(slot)
             pid = fork_safety.fork()
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from django_prefork import process
+from django_prefork.access_format import Unread
 from django_prefork.config import Config
 from django_prefork.deadline import Clock
 from django_prefork.http.environ import QUEUE_TIME
@@ -145,7 +146,7 @@ class Service:
         now = self.ended = time.monotonic()
         if self._access_log is not None:
             # Still a part of the request: a handler of the project's may hang, and must be noticed.
-            self._log(client, request, response.status, response.sent, now - began)
+            self._access_log.log(request, response.status, response.sent, now - began, self._slot, self._generation)
             self.ended = time.monotonic()
         self._row.end(now, now - began, response.status, response.sent)
         return response.keep_alive
@@ -172,7 +173,7 @@ class Service:
         self._row.waited(request.fields[QUEUE_TIME])
         self._row.refused()
         if self._access_log is not None:
-            self._log(client, request, response.status, response.sent, 0.0)
+            self._access_log.log(request, response.status, response.sent, 0.0, self._slot, self._generation)
         self._given_up += 1
         self._last_wait = request.fields[QUEUE_TIME]
         self.ended = time.monotonic()
@@ -203,29 +204,9 @@ class Service:
         """A request that never became one is in the access log too: it is what one looks for there."""
         self._row.refused()
         logger.debug("refused a request of %s: %d %s", client.peer[0] or "a unix socket", error.status, error.detail)
-        if self._access_log is None:
-            return
-        if request is not None:
-            self._log(client, request, error.status, 0, 0.0)
-        else:
-            peer = client.peer[0]
-            self._access_log.log("-", "-", "HTTP/1.1", error.status, 0, 0.0, peer, {}, self._slot, self._generation)
-
-    def _log(self, client: Client, request: RequestHead, status: int, sent: int, seconds: float) -> None:
-        assert self._access_log is not None
-        fields = request.fields
-        self._access_log.log(
-            request.method,
-            request.target,
-            "HTTP/1.1" if request.http11 else "HTTP/1.0",
-            status,
-            sent,
-            seconds,
-            fields.get("REMOTE_ADDR", client.peer[0]),
-            fields,
-            self._slot,
-            self._generation,
-        )
+        if self._access_log is not None:
+            asked = request or Unread(client.peer[0])
+            self._access_log.log(asked, error.status, 0, 0.0, self._slot, self._generation)
 
     def spool_room(self, count: int) -> bool:
         """`http.storage.Room`: the bound is the server's, the account each worker's own."""
