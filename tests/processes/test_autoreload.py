@@ -279,7 +279,7 @@ def test_a_file_that_each_start_writes_is_no_reason_for_another(site: Site) -> N
     site.write(
         "board/models.py", "import time\nopen('board/stamp.py', 'w').write(f'NOW = {time.time()}')\nimport board.stamp"
     )
-    with site.serve() as server:
+    with site.start() as server:  # not `serve`: the first one may be replaced before it is ready
         server.wait_for("board/stamp.py changes with every start: that is no reason for another")
         becomes(server, "/code", b"one")
         last = server.count("arbiter gen=")
