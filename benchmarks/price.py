@@ -20,7 +20,7 @@ from benchmarks.measure import CONNECTIONS, Shape, measure
 from benchmarks.processes import StartError
 from benchmarks.servers import OURS, SERVERS, Server, Target
 
-#: What can be had, by name: the flags without it, the flags with it.
+#: What can be had, by name: the flags without it, the flags with it; FOLDER is one for its files.
 FEATURES: dict[str, tuple[list[str], list[str]]] = {
     "waiting": (
         ["--handoff-after", "0", "--timeout", "0"],
@@ -28,7 +28,7 @@ FEATURES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "handoff": (["--handoff-after", "0"], ["--handoff-after", "5ms"]),
     "status": ([], ["--status-bind", "127.0.0.1:0", "--health-path", "/-/health", "--server-timing", "on"]),
-    "access-log": ([], ["--access-log", "/dev/null"]),
+    "access-log": ([], ["--access-log", "FOLDER/access.log"]),
 }
 
 
@@ -58,7 +58,10 @@ def _compare(options: argparse.Namespace, workers: int) -> None:
     without, with_it = FEATURES[options.feature]
 
     def flagged(flags: list[str]) -> Server:
-        return replace(ours, command=lambda target: [*ours.command(target), *flags])
+        def command_of(target: Target) -> list[str | Path]:
+            return [*ours.command(target), *(flag.replace("FOLDER", str(target.folder)) for flag in flags)]
+
+        return replace(ours, command=command_of)
 
     def elsewhere(target: Target) -> list[str | Path]:
         return [PYTHON, options.than / "manage.py", *ours.command(target)[2:]]
