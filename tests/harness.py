@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import django
 import psutil
+import pytest
 
 from django_prefork.supervisor.supervisor import SAME_STOP
 
@@ -35,6 +37,15 @@ def eventually(condition: Callable[[], Any], what: str, patience: float = PATIEN
         assert time.monotonic() < deadline, f"never so within {patience} s: {what}"
         time.sleep(0.01)  # prefork: ok
     return answer
+
+
+def require_another_user() -> None:
+    """Skip the test unless this process may become `nobody`, who may read what it runs."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, which alone can change its user")
+    for folder in (Path(sys.prefix), Path(django.__file__), ROOT):
+        if not all(path.stat().st_mode & 0o001 for path in (folder.parent, *folder.parents)):
+            pytest.skip(f"needs packages that any user may read, and {folder} is in a folder that is closed to others")
 
 
 class Server:

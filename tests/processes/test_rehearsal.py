@@ -11,13 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.harness import Server, eventually
+from tests.harness import Server, eventually, require_another_user
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems copy no pages ahead")
-
-AS_NOBODY = pytest.param(
-    ("--user", "nobody"), marks=pytest.mark.skipif(os.getuid() != 0, reason="becoming another user takes root")
-)
 
 
 def serve(
@@ -49,8 +45,10 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.parametrize("options", [(), AS_NOBODY])
+@pytest.mark.parametrize("options", [(), ("--user", "nobody")])
 def test_the_pages_that_a_first_request_writes_to_are_there(options: tuple[str, ...]) -> None:
+    if options:
+        require_another_user()
     with serve(*options, warmup="").ready() as server:
         cold = int(server.get()[1])
     with serve(*options, errors="was ended by SIGKILL").ready() as server:

@@ -7,17 +7,15 @@ import os
 import signal
 import socket
 import stat
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import django
 import psutil
 import pytest
 
-from tests.harness import PATIENCE, ROOT, Clients, Server, eventually, free_port, read_answer
+from tests.harness import PATIENCE, ROOT, Clients, Server, eventually, free_port, read_answer, require_another_user
 
 
 @pytest.mark.parametrize("path", ["/spin", "/regex", "/sleep?s=600"])
@@ -245,11 +243,7 @@ def test_an_inherited_socket_is_served_and_not_closed() -> None:
 
 
 def test_privileges_are_dropped_before_the_application_is_loaded() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("needs root, which alone can change its user")
-    for folder in (Path(sys.prefix), Path(django.__file__), ROOT):
-        if not all(path.stat().st_mode & 0o001 for path in (folder.parent, *folder.parents)):
-            pytest.skip(f"needs packages that any user may read, and {folder} is in a folder that is closed to others")
+    require_another_user()
     with tempfile.TemporaryDirectory() as folder:  # pytest's own lets nobody else in
         os.chmod(folder, 0o777)
         _serve_as_nobody(Path(folder) / "made")
